@@ -1,0 +1,26 @@
+"""Prefix hashes: what names a KV block by the tokens it holds and all tokens before it.
+
+The engine's prefix cache, prefix-aware routing and KV transfer must agree on them, so they live here.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Iterator, Sequence
+
+HASH_BYTES = 16
+ROOT = b"\0" * HASH_BYTES
+
+
+def block_hash(parent: bytes, token_ids: Sequence[int]) -> bytes:
+    """Hash of one full block: BLAKE2b over the parent block's hash and the tokens as native int32."""
+    digest = hashlib.blake2b(parent, digest_size=HASH_BYTES)
+    digest.update(array("i", token_ids).tobytes())
+    return digest.digest()
+
+
+def block_hashes(token_ids: Sequence[int], block_size: int) -> Iterator[bytes]:
+    """The chained hashes of every full block of `token_ids`, first block first."""
+    parent = ROOT
+    for start in range(0, len(token_ids) // block_size * block_size, block_size):
+        parent = block_hash(parent, token_ids[start : start + block_size])
+        yield parent

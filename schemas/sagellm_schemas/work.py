@@ -1,0 +1,62 @@
+"""Scheduler to worker and back: `WorkItem`s, and the `WorkReport`s of what became of them."""
+
+import msgspec
+
+from .enums import Outcome
+from .errors import ErrorBody
+from .frames import Usage
+from .request import InferenceRequest
+
+
+class WorkItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One request assigned to one instance.
+
+    `attempt` is the fencing number: it grows with every dispatch of the request, under every leader. `term`
+    is the scheduler's leadership term; a worker refuses items of a term lower than the highest it has seen.
+    `resume_token_ids` are output tokens that the reader already holds; generation goes on after them.
+    `reply_format` is the content type of the request, and so of its frames.
+    """
+
+    request: InferenceRequest
+    attempt: int = 1
+    term: int = 0
+    resume_token_ids: list[int] = msgspec.field(default_factory=list)
+    reply_format: str = "application/msgpack"
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How one work item ended. `error` is set when it failed, or was returned because of an error."""
+
+    id: str
+    attempt: int
+    outcome: Outcome
+    usage: Usage = Usage()
+    error: ErrorBody | None = None
+
+
+class WorkReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that ended at an instance in one engine step."""
+
+    instance: str
+    ended: list[Ended]
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request that will not be tried again, with the reasons.
+
+    `request` is None where the message could not be decoded; `raw` then holds its first bytes.
+    """
+
+    id: str
+    model: str
+    errors: list[ErrorBody]
+    failed_at: float
+    """Unix seconds."""
+    request: InferenceRequest | None = None
+    raw: bytes = b""
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True):
+    """Reader to everyone: stop these wherever they are."""
+
+    ids: list[str]

@@ -1,0 +1,1 @@
+"""sageLLM's services: ingress, scheduler and worker, the broker they meet on, and the command line."""

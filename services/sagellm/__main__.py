@@ -1,0 +1,5 @@
+"""`python -m sagellm`: the command line."""
+
+from sagellm.cli.main import main
+
+main()
