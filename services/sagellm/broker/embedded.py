@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -93,7 +93,7 @@ def _config(store_dir: Path, run_dir: Path, port: int, token: str, max_payload_b
 
 
 @contextlib.contextmanager
-def _only_user_of(store_dir: Path) -> "contextlib.Generator[None]":
+def _only_user_of(store_dir: Path) -> Iterator[None]:
     """Hold the folder's lock: two servers on one store would corrupt it."""
     import fcntl
 
