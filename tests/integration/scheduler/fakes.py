@@ -255,6 +255,11 @@ async def outstanding(connection: Connection) -> int:
     return (await connection.js.stream_info(subjects.REQUESTS_STREAM)).state.messages
 
 
+async def queue_is_empty(connection: Connection) -> bool:
+    """Whether every request has been acknowledged."""
+    return await outstanding(connection) == 0
+
+
 async def until(condition: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:
     """Wait for something that has no event of its own: a state inside NATS."""
     async with asyncio.timeout(timeout_s):
