@@ -42,6 +42,7 @@ class Leader:
         settings: Settings,
         timings: Timings,
         connection: Connection,
+        queue_connection: Connection,
         lease: LeaderLease,
         attempts: Attempts,
         models: Models,
@@ -95,7 +96,7 @@ class Leader:
             models, dead_letters, replies, self._outbox, metrics, self._accept, self._table.settled
         )
         self._intake = Intake(
-            connection,
+            queue_connection,
             self._table,
             models,
             cancellations,

@@ -30,13 +30,15 @@ class SchedulerService:
     """One scheduler process.
 
     Standby or not, it hears heartbeats, cancels and model cards, so that it knows nearly everything on the day
-    it must lead.
+    it must lead. The durable queue comes over a connection of its own: what waits behind a long replay must not
+    be the lease's renewal, or a heartbeat.
     """
 
     def __init__(
         self,
         settings: Settings,
         connection: Connection,
+        queue_connection: Connection,
         lease: LeaderLease,
         attempts: Attempts,
         models: Models,
@@ -45,6 +47,7 @@ class SchedulerService:
         self._settings = settings
         self._timings = Timings.of(settings)
         self._connection = connection
+        self._queue_connection = queue_connection
         self._lease = lease
         self._attempts = attempts
         self._models = models
@@ -62,6 +65,7 @@ class SchedulerService:
         await nc.subscribe(subjects.CANCEL, cb=self._on_cancel)
         await nc.subscribe(CHANGES, cb=self._models.on_change)
         self._connection.on_reconnect(self._on_reconnect)
+        self._queue_connection.on_reconnect(self._on_reconnect)
         await self._models.load()
         async with asyncio.TaskGroup() as tasks:
             start(tasks, self._lead_in_turn(), "leadership")
@@ -95,6 +99,7 @@ class SchedulerService:
             self._settings,
             self._timings,
             self._connection,
+            self._queue_connection,
             self._lease,
             self._attempts,
             self._models,
