@@ -57,7 +57,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
             )
         head_dim = _size(config, "head_dim", hidden_size // num_heads)
         if head_dim % 2:
-            raise ModelLoadError(f"the model config has head_dim {head_dim}, but rotary embeddings need an even one")
+            raise ModelLoadError(
+                f"the model config has head_dim {head_dim}, but rotary embeddings need an even one"
+            )
         max_positions = _size(config, "max_position_embeddings")
         _refuse_variants(config, max_positions)
         rope_theta, rope_scaling = _rope(config)
@@ -123,7 +125,8 @@ def _refuse_variants(config: dict[str, Any], max_positions: int) -> None:
     if config.get("quantization_config"):
         method = _value(config, "quantization_config", dict).get("quant_method", "an unnamed method")
         raise ModelLoadError(
-            f"the weights are quantized with {method}, which is not supported; use the unquantized model or a GGUF file"
+            f"the weights are quantized with {method}, which is not supported; "
+            "use the unquantized model or a GGUF file"
         )
 
 
