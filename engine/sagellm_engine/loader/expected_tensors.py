@@ -1,8 +1,8 @@
 """Which tensors a Llama needs, and whether a checkpoint has them."""
 
+from sagellm_engine.config import ModelConfig
 from sagellm_schemas import ModelLoadError
 
-from sagellm_engine.config import ModelConfig
 from .checkpoint import Checkpoint
 
 Shapes = dict[str, tuple[int, ...]]

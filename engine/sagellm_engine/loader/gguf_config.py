@@ -4,9 +4,9 @@ from typing import Any
 
 from gguf.constants import GGMLQuantizationType
 
+from sagellm_engine.config import ModelConfig
 from sagellm_schemas import ModelLoadError
 
-from sagellm_engine.config import ModelConfig
 from .gguf_header import GgufHeader
 
 _ARCHITECTURES = {"llama": "LlamaForCausalLM"}

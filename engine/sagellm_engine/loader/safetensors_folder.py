@@ -9,9 +9,9 @@ import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 
+from sagellm_engine.config import ModelConfig
 from sagellm_schemas import ModelLoadError
 
-from sagellm_engine.config import ModelConfig
 from .expected_tensors import expected_shapes
 from .hf_tokenizer import read_tokenizer
 from .json_file import read_json
