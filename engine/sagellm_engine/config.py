@@ -125,7 +125,8 @@ def _refuse_variants(config: dict[str, Any], max_positions: int) -> None:
     if config.get("quantization_config"):
         method = _value(config, "quantization_config", dict).get("quant_method", "an unnamed method")
         raise ModelLoadError(
-            f"the weights are quantized with {method}, which is not supported; use the unquantized model or a GGUF file"
+            f"the weights are quantized with {method}, which is not supported; "
+            "use the unquantized model or a GGUF file"
         )
 
 

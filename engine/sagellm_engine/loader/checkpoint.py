@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from ..config import ModelConfig
+from sagellm_engine.config import ModelConfig
 
 if TYPE_CHECKING:
     import torch
