@@ -12,6 +12,7 @@ from sagellm.settings import Settings
 from sagellm_schemas import SettingsError, Unavailable
 
 from .app import Application
+from .garbage import rare_garbage_collection
 from .infer import infer_service
 from .service import Service, open_service
 
@@ -40,7 +41,7 @@ async def run(settings: Settings, stop: asyncio.Event, *, on_ready: Callable[[st
         SettingsError: the address cannot be listened on.
     """
     async with open_service(settings) as service, infer_service(service):
-        with _listen(settings) as listener:
+        with _listen(settings) as listener, rare_garbage_collection():
             server = _Server(
                 uvicorn.Config(
                     Application(service),
@@ -49,6 +50,7 @@ async def run(settings: Settings, stop: asyncio.Event, *, on_ready: Callable[[st
                     lifespan="off",
                     log_config=None,
                     access_log=False,
+                    proxy_headers=False,
                     server_header=False,
                     backlog=BACKLOG,
                 )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sagellm.ingress.models import Model
-from sagellm_engine import Tokenizer
+from sagellm.ingress.prompts import LONG_TEXT_CHARS
 from sagellm_schemas import (
     ChatMessage,
     ContextLengthExceeded,
@@ -24,9 +24,6 @@ from .bodies import ChatBody, CompletionBody, GenerationBody
 
 COMPLETION_MAX_TOKENS = 16
 """OpenAI's default for plain completions; a chat goes on to the end of the context."""
-
-LONG_TEXT_CHARS = 8192
-"""Tokenizing more than this takes milliseconds, so it is done in a thread."""
 
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
@@ -58,11 +55,10 @@ async def chat_requests(
             )
     max_tokens = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     sampling = _sampling(body, max_tokens, _chat_logprobs(body))
-    if model.tokenizer is None:
+    if model.tokenizer is None or model.encoder is None:
         prompt = Prompt(messages=body.messages)
     else:
-        text = model.tokenizer.render(body.messages)
-        prompt = Prompt(token_ids=await _encode(model.tokenizer, text, add_special_tokens=False))
+        prompt = Prompt(token_ids=await model.encoder.encode(model.tokenizer.render(body.messages)))
     return _requests(
         body, [prompt], sampling, model, request_id, reply_to, max_choices, RequestType.LLM_CHAT, "messages"
     )
@@ -105,7 +101,9 @@ async def _completion_prompt(model: Model, prompt: str | list[int]) -> Prompt:
         return Prompt(token_ids=prompt)
     if model.tokenizer is None:
         return Prompt(text=prompt)
-    return Prompt(token_ids=await _encode(model.tokenizer, prompt, add_special_tokens=True))
+    if len(prompt) <= LONG_TEXT_CHARS:
+        return Prompt(token_ids=model.tokenizer.encode(prompt))
+    return Prompt(token_ids=await asyncio.to_thread(model.tokenizer.encode, prompt))
 
 
 def _split(prompt: str | list[str | int | list[int]]) -> Sequence[str | list[int]]:
@@ -127,12 +125,6 @@ def _split(prompt: str | list[str | int | list[int]]) -> Sequence[str | list[int
         "prompt must be a text, a list of texts, a list of token ids, or a list of lists of token ids",
         param="prompt",
     )
-
-
-async def _encode(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool) -> list[int]:
-    if len(text) <= LONG_TEXT_CHARS:
-        return tokenizer.encode(text, add_special_tokens=add_special_tokens)
-    return await asyncio.to_thread(tokenizer.encode, text, add_special_tokens=add_special_tokens)
 
 
 def _requests(
