@@ -10,9 +10,10 @@ from .attention import AttentionBackend, CpuAttention, Span
 from .attention.cpu import kv_token_bytes
 from .engine_config import EngineConfig
 from .loader import Checkpoint
+from .loader.expected_tensors import expected_shapes
 from .memory import available_bytes, check_weights, kv_blocks
 from .models import Llama
-from .models.weights import Weights, expected_shapes
+from .models.weights import Weights
 from .sampler import Sampled, Sampler
 from .scheduler import Plan
 from .sequence import Sequence
@@ -27,7 +28,7 @@ class ModelRunner:
     def __init__(self, config: EngineConfig, checkpoint: Checkpoint) -> None:
         """
         Raises:
-            ModelLoadError: a weight is missing or has the wrong shape.
+            ModelLoadError: the weights cannot be read, or the model does something not known here.
             OutOfMemory: weights or KV cache do not fit.
         """
         if config.num_threads is not None:

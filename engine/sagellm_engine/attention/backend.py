@@ -31,7 +31,8 @@ class StepAttention(Protocol):
     def __call__(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
         """Write the rows' keys and values to the cache, and attend.
 
-        `qkv` is (rows, (heads + 2 · kv_heads) · head_dim), already rotated; the result is (rows, heads · head_dim).
+        `qkv` is (rows, (heads + 2 · kv_heads) · head_dim), already rotated; the result is (rows, heads ·
+        head_dim).
         """
         ...
 

@@ -1,7 +1,7 @@
 """Attention on CPU: gather a sequence's blocks side by side, then PyTorch's flash attention.
 
-The cache of a layer is (blocks, block_size, 2, kv_heads, head_dim) float32, keys before values, so that one copy of
-whole blocks brings both, and the copied blocks of a sequence are a plain (tokens, 2, kv_heads, head_dim) array.
+The cache of a layer is (blocks, block_size, 2, kv_heads, head_dim) float32, keys before values, so that one copy
+of whole blocks brings both, and the copied blocks of a sequence are a plain (tokens, 2, kv_heads, head_dim) array.
 Sequences that decode are attended to together, padded to the longest of their group; query heads that share a KV
 head stand in for queries of it, so keys and values are not repeated.
 """
@@ -11,7 +11,8 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 
-from ..config import ModelConfig
+from sagellm_engine.config import ModelConfig
+
 from .backend import Span
 
 _GATHER_BYTES = 16 << 20

@@ -36,9 +36,8 @@ def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dt
             return PackedLinear(weight.bfloat16(), bias)
         if _has_fbgemm() and float(weight.abs().max()) <= _HALF_MAX:
             return HalfLinear(weight, bias)
-    return (
-        PackedLinear(weight.float(), bias) if torch.backends.mkldnn.is_available() else PlainLinear(weight, bias)
-    )
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return PackedLinear(weight.float(), bias) if has_onednn else PlainLinear(weight, bias)
 
 
 class PackedLinear:

@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 
+from sagellm_engine.config import ModelConfig
 from sagellm_schemas import ModelLoadError
-
-from ..config import ModelConfig
 
 
 class RotaryTable:

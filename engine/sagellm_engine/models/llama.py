@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..attention import StepAttention
-from ..config import ModelConfig
-from ..layers import Linear, RotaryTable, rms_norm, rotate, silu_and_mul
+from sagellm_engine.attention import StepAttention
+from sagellm_engine.config import ModelConfig
+from sagellm_engine.layers import Linear, RotaryTable, rms_norm, rotate, silu_and_mul
+
 from .weights import Weights
 
 
@@ -26,7 +27,7 @@ class Llama:
     def __init__(self, config: ModelConfig, weights: Weights, max_model_len: int) -> None:
         """
         Raises:
-            ModelLoadError: a weight is missing or has another shape than the config says.
+            ModelLoadError: the model scales its positions in a way that is not known here.
         """
         self._eps = config.rms_norm_eps
         self._rotated_heads = config.num_heads + config.num_kv_heads

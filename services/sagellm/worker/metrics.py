@@ -22,9 +22,7 @@ class Counters:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.registry = CollectorRegistry()
         self._clock = clock
-        requests = Counter(
-            "sagellm_worker_requests", "Work items that ended", ["outcome"], registry=self.registry
-        )
+        requests = Counter("sagellm_worker_requests", "Work items that ended", ["outcome"], registry=self.registry)
         self._ended = {outcome: requests.labels(outcome.value) for outcome in Outcome}
         self._ttft = Histogram(
             "sagellm_worker_time_to_first_token_seconds",

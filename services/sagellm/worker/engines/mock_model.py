@@ -12,6 +12,8 @@ from sagellm.settings import Settings
 from sagellm_engine.tokenizer import Tokenizer
 from sagellm_schemas import ModelCard, ModelLoadError
 
+MOCK = "mock"
+"""The model name that means: no model files, even if there are some of that name."""
 MAX_MODEL_LEN = 32_768
 VOCABULARY = 1024
 BEGIN, END = "<|im_start|>", "<|im_end|>"
@@ -67,10 +69,14 @@ def load_mock_model(settings: Settings) -> MockModel:
 
 
 def _at_hand(settings: Settings) -> tuple[bytes, ModelCard] | None:
-    if not Path(settings.model).exists():
+    """The tokenizer and card of a model on disk; nothing is ever fetched for a mock."""
+    if settings.model == MOCK:
         return None
     from sagellm_engine.loader import open_checkpoint
+    from sagellm_engine.loader.pull import cached
 
+    if not Path(settings.model).expanduser().exists() and cached(settings.model) is None:
+        return None
     checkpoint = open_checkpoint(settings.model)
     context = checkpoint.config.max_position_embeddings
     card = ModelCard(
