@@ -24,7 +24,7 @@ def build() -> typer.Typer:
         "Every setting is also a variable SAGELLM_…; flags win over variables.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
+        rich_markup_mode="rich",
     )
     for command in (up, demo, chat, ingress, scheduler, worker, asyncapi, version):
         app.command()(command)

@@ -11,28 +11,28 @@ from sagellm_schemas import EngineError, InvalidRequest, Unavailable
 CONNECT_TIMEOUT_S = 5.0
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, frozen=True):
     content: str | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, frozen=True):
     delta: _Delta = _Delta()
 
 
-class _Error(msgspec.Struct):
+class _Error(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, frozen=True):
     choices: list[_Choice] = []
     error: _Error | None = None
 
 
-class _Model(msgspec.Struct):
+class _Model(msgspec.Struct, frozen=True):
     id: str
 
 
-class _Models(msgspec.Struct):
+class _Models(msgspec.Struct, frozen=True):
     data: list[_Model]
 
 

