@@ -3,7 +3,6 @@
 import mmap
 import re
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +60,13 @@ class GgufFile:
                     f"{self._file} has {hf_name} in quantization {tensor.kind.name}, which is not supported; "
                     "use one of F32, F16, BF16, Q8_0, Q4_0, Q4_1 or Q2_K to Q6_K"
                 )
-        self._tokenizer = GgufTokenizer(header.metadata, self._file)
+        tokenizer = GgufTokenizer(header.metadata, self._file)
+        self.tokenizer_json = tokenizer.to_json()
         template = header.metadata.get("tokenizer.chat_template", "")
         self.chat_template = template if isinstance(template, str) else ""
-        self.bos_token = self._tokenizer.text(self._tokenizer.bos_id)
-        self.eos_token = self._tokenizer.text(self._tokenizer.eos_id)
-        self.eos_token_ids = stop_token_ids(
-            self._tokenizer.eos_ids, self.chat_template, self._tokenizer.special_ids
-        )
-
-    @cached_property
-    def tokenizer_json(self) -> bytes:
-        """A `tokenizer.json` made from the vocabulary in the file."""
-        return self._tokenizer.to_json()
+        self.bos_token = tokenizer.text(tokenizer.bos_id)
+        self.eos_token = tokenizer.text(tokenizer.eos_id)
+        self.eos_token_ids = stop_token_ids(tokenizer.eos_ids, self.chat_template, tokenizer.special_ids)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor by its Hugging Face name."""
@@ -82,12 +75,12 @@ class GgufFile:
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Each tensor by its Hugging Face name; quantized ones as float32."""
         for name, tensor in self._tensors.items():
-            raw = self._raw(tensor)
+            values = dequantize(self._raw(tensor), tensor.kind)
             if ".q_proj." in name:
-                raw = _to_half_rotation(raw, self.config.num_heads)
+                values = _to_half_rotation(values, self.config.num_heads)
             elif ".k_proj." in name:
-                raw = _to_half_rotation(raw, self.config.num_kv_heads)
-            yield name, dequantize(raw, tensor.kind)
+                values = _to_half_rotation(values, self.config.num_kv_heads)
+            yield name, values
 
     def _raw(self, tensor: GgufTensor) -> torch.Tensor:
         """The tensor's bytes, shape (..., bytes per row)."""
