@@ -1,12 +1,17 @@
 """A GGUF file as a checkpoint."""
 
 import mmap
+import os
 import re
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sagellm_schemas import ModelLoadError
 
@@ -18,6 +23,7 @@ from .gguf_rope import llama3_scaling
 from .gguf_tokenizer import GgufTokenizer
 from .stop_tokens import stop_token_ids
 
+_MAX_THREADS = 8
 _ROPE_DIVISORS = "rope_freqs.weight"
 _GLOBAL_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -73,19 +79,30 @@ class GgufFile:
         return {name: tensor.shape for name, tensor in self._tensors.items()}
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Each tensor by its Hugging Face name; quantized ones as float32."""
-        for name, tensor in self._tensors.items():
-            values = dequantize(self._raw(tensor), tensor.kind)
-            if ".q_proj." in name:
-                values = _to_half_rotation(values, self.config.num_heads)
-            elif ".k_proj." in name:
-                values = _to_half_rotation(values, self.config.num_kv_heads)
-            yield name, values
+        """Each tensor by its Hugging Face name; quantized ones as float32, dequantized a few ahead in threads."""
+        threads = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+        ahead: deque[tuple[str, Future[torch.Tensor]]] = deque()
+        with ThreadPoolExecutor(threads, thread_name_prefix="dequantize") as pool:
+            for name, tensor in self._tensors.items():
+                ahead.append((name, pool.submit(self._read, name, tensor)))
+                if len(ahead) > threads:
+                    name_of_first, first = ahead.popleft()
+                    yield name_of_first, first.result()
+            for name, values in ahead:
+                yield name, values.result()
 
-    def _raw(self, tensor: GgufTensor) -> torch.Tensor:
+    def _read(self, name: str, tensor: GgufTensor) -> torch.Tensor:
+        raw = self._raw(tensor)
+        if ".q_proj." in name:
+            raw = _to_half_rotation(raw, tensor.shape[0], self.config.num_heads)
+        elif ".k_proj." in name:
+            raw = _to_half_rotation(raw, tensor.shape[0], self.config.num_kv_heads)
+        return dequantize(raw, tensor.kind)
+
+    def _raw(self, tensor: GgufTensor) -> NDArray[np.uint8]:
         """The tensor's bytes, shape (..., bytes per row)."""
-        data = torch.frombuffer(self._data, dtype=torch.uint8, count=tensor.size_bytes, offset=tensor.start)
-        return data.view(*tensor.shape[:-1], -1)
+        data = np.frombuffer(self._data, np.uint8, tensor.size_bytes, tensor.start)
+        return data.reshape(*tensor.shape[:-1], -1)
 
     def _scaling(self, metadata: dict[str, object], tensors: dict[str, GgufTensor]) -> dict[str, Any] | None:
         divisors, theta = tensors.get(_ROPE_DIVISORS), metadata.get("llama.rope.freq_base")
@@ -114,10 +131,10 @@ def _hf_name(name: str) -> str | None:
     return f"model.layers.{layer[1]}.{_LAYER_NAMES[layer[2]]}.{kind}"
 
 
-def _to_half_rotation(rows: torch.Tensor, heads: int) -> torch.Tensor:
+def _to_half_rotation(raw: NDArray[np.uint8], rows: int, heads: int) -> NDArray[np.uint8]:
     """Put the rows of each head back in the order that rotates the first half of a head against the second.
 
     llama.cpp rotates neighbouring rows, so its converter interleaves the halves of query and key projections.
     """
-    pairs = rows.view(heads, -1, 2, *rows.shape[1:])
-    return pairs.transpose(1, 2).reshape(rows.shape)
+    pairs = raw.reshape(heads, rows // heads // 2, 2, -1)
+    return pairs.swapaxes(1, 2).reshape(raw.shape)

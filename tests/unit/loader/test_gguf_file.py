@@ -56,7 +56,7 @@ def test_dequantizing_is_exactly_what_the_gguf_package_does(kind: Kind) -> None:
     block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     raw = np.random.default_rng(1).integers(0, 0x3B, (6, 512 // block * block_bytes), dtype=np.uint8)
     expected = gguf.quants.dequantize(raw, kind)
-    assert torch.equal(dequantize(torch.from_numpy(raw), kind), torch.from_numpy(expected))
+    assert torch.equal(dequantize(raw, kind), torch.from_numpy(expected))
 
 
 def test_unquantized_weights_keep_their_type(make_gguf: Make) -> None:
