@@ -99,15 +99,15 @@ class Engine:
                 )
         if prompt_tokens >= limit:
             raise ContextLengthExceeded(
-                f"the prompt has {prompt_tokens} tokens; this model's context of {limit} tokens must hold the prompt "
-                "and at least one token of output",
+                f"the prompt has {prompt_tokens} tokens; this model's context of {limit} tokens must hold the "
+                "prompt and at least one token of output",
                 param="prompt",
             )
         wanted = request.sampling.max_tokens
         if wanted is not None and prompt_tokens + wanted > limit:
             raise ContextLengthExceeded(
-                f"the prompt has {prompt_tokens} tokens and max_tokens asks for {wanted} more; this model's context "
-                f"is {limit} tokens, so max_tokens can be at most {limit - prompt_tokens}",
+                f"the prompt has {prompt_tokens} tokens and max_tokens asks for {wanted} more; this model's "
+                f"context is {limit} tokens, so max_tokens can be at most {limit - prompt_tokens}",
                 param="max_tokens",
             )
 

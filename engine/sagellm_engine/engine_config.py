@@ -63,7 +63,7 @@ class EngineConfig:
                 raise SettingsError(f"{name} must be at least 1; got {value}", param=name)
         if self.max_batched_tokens < self.max_num_seqs:
             raise SettingsError(
-                f"max_batched_tokens ({self.max_batched_tokens}) must be at least max_num_seqs ({self.max_num_seqs}), "
-                "so that every running request can decode in every step",
+                f"max_batched_tokens ({self.max_batched_tokens}) must be at least max_num_seqs "
+                f"({self.max_num_seqs}), so that every running request can decode in every step",
                 param="max_batched_tokens",
             )

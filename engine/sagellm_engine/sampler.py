@@ -1,8 +1,8 @@
 """From logits to tokens: penalties, filters, and one random number per token.
 
-Greedy rows are a plain argmax. For the others the order is: repetition penalty (Keskar et al., 2019), frequency and
-presence penalties (OpenAI), temperature, top-k, top-p of what top-k left, min-p; then the inverse of the cumulative
-distribution over what is left, in order of token id, at the position's number of the request's random stream.
+Greedy rows are a plain argmax. For the others the order is: repetition penalty (Keskar et al., 2019), frequency
+and presence penalties (OpenAI), temperature, top-k, top-p of what top-k left, min-p; then the inverse of the
+cumulative distribution over what is left, in order of token id, at the position's number of the random stream.
 """
 
 from dataclasses import dataclass, field
@@ -101,7 +101,7 @@ def draw(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
 
 
 def filter_rows(logits: torch.Tensor, params: list[SamplingParams]) -> None:
-    """top-k, top-p and min-p in place: what they exclude becomes -inf. Tokens as likely as the last one kept stay."""
+    """top-k, top-p and min-p in place: what they exclude becomes -inf. Ties with the last one kept stay."""
     for row, p in enumerate(params):
         scores = logits[row]
         if 0 < p.top_k < len(scores):
