@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Any, TypeVar
 
 import msgspec
+from tokenizers import Tokenizer
 
 from sagellm_schemas import ModelLoadError
 
@@ -64,7 +65,7 @@ class GgufTokenizer:
         """The `tokenizer.json`.
 
         Raises:
-            ModelLoadError: it is of a kind we do not know.
+            ModelLoadError: it is of a kind we do not know, or damaged.
         """
         model = self._need("model", str)
         builders: dict[str, Callable[[], Json]] = {"gpt2": self._byte_level, "llama": self._sentencepiece}
@@ -74,7 +75,12 @@ class GgufTokenizer:
                 f"supported are {', '.join(builders)}"
             )
         common = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": self._added_tokens()}
-        return msgspec.json.encode(common | builders[model]())
+        content = msgspec.json.encode(common | builders[model]())
+        try:
+            Tokenizer.from_buffer(content)
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ModelLoadError(f"{self._file} has a damaged tokenizer: {error}") from error
+        return content
 
     def _byte_level(self) -> Json:
         name = self._get("pre", str, "default")

@@ -33,7 +33,7 @@ def resolve(model: str) -> LocalModel:
         return LocalModel(path, name)
     if model in ALIASES:
         return LocalModel(pull(model), model)
-    if _HF_ID.fullmatch(model):
+    if _HF_ID.fullmatch(model) and not model.endswith(".gguf"):
         return LocalModel(_snapshot(model), model)
     raise ModelLoadError(
         f"there is no model {model!r}: it is no existing folder or GGUF file, no alias ({', '.join(ALIASES)}), "
