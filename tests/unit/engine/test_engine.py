@@ -76,7 +76,9 @@ def test_greedy_tokens_are_the_same_from_the_prefix_cache(engine_of: Build, expe
 
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.9, "top_p": 0.95, "seed": 5, "presence_penalty": 0.5}])
-def test_an_answer_resumed_at_any_point_goes_on_as_if_undisturbed(engine_of: Build, sampling: dict[str, Any]) -> None:
+def test_an_answer_resumed_at_any_point_goes_on_as_if_undisturbed(
+    engine_of: Build, sampling: dict[str, Any]
+) -> None:
     [prompt] = prompts_of(17)
     engine = engine_of()
     whole = run(engine, [request_of(0, prompt, stop=["\x01\x02"], **sampling)])["0"]
@@ -273,7 +275,12 @@ def test_priorities_decide_who_is_first(engine_of: Build) -> None:
 
 def test_the_card_says_what_an_ingress_needs(engine_of: Build) -> None:
     card = engine_of(name="served").card
-    assert (card.name, card.max_model_len, card.eos_token_ids, card.vocab_size) == ("served", 160, [EOS], VOCABULARY)
+    assert (card.name, card.max_model_len, card.eos_token_ids, card.vocab_size) == (
+        "served",
+        160,
+        [EOS],
+        VOCABULARY,
+    )
     assert card.tokenizer
 
 
