@@ -138,9 +138,7 @@ MESSAGES: dict[str, msgspec.Struct] = {
                 text="a b",
                 logprobs=[PositionLogprobs(chosen=_LOGPROB, top=[_LOGPROB])],
             ),
-            Finished(
-                id="a", attempt=2, finish_reason=FinishReason.LENGTH, stop_reason="\n", usage=_USAGE
-            ),
+            Finished(id="a", attempt=2, finish_reason=FinishReason.LENGTH, stop_reason="\n", usage=_USAGE),
             Finished(id="b", stop_reason=2),
             Failed(id="c", attempt=3, error=_ERROR),
             Cancelled(id="d", attempt=4),
@@ -182,4 +180,3 @@ MESSAGES: dict[str, msgspec.Struct] = {
     "dead_letter_minimal": DeadLetter(id="a", model="m", errors=[], failed_at=0.5),
 }
 """The name of an example is the name of its two files in `tests/golden/`."""
-

@@ -1,5 +1,6 @@
 """What `verify` lets through and what it says of the rest."""
 
+import contextlib
 import json
 import math
 
@@ -181,19 +182,15 @@ def test_any_message_is_either_good_or_an_invalid_request(body: dict[str, object
         data = msgspec.msgpack.encode(body)
     except (OverflowError, UnicodeEncodeError):
         return
-    try:
+    with contextlib.suppress(InvalidRequest):
         REQUESTS.decode(data, MSGPACK).verify()
-    except InvalidRequest as refused:
-        assert refused.message
 
 
 @given(st.binary(max_size=64))
 def test_any_bytes_are_either_good_or_an_invalid_request(data: bytes) -> None:
     for content_type in (JSON, MSGPACK, None):
-        try:
+        with contextlib.suppress(InvalidRequest):
             REQUESTS.decode(data, content_type).verify()
-        except InvalidRequest as refused:
-            assert refused.message
 
 
 @given(st.builds(SamplingParams, temperature=st.floats(), top_p=st.floats(), max_tokens=st.integers()))
