@@ -14,17 +14,20 @@ from sagellm.broker import Connection
 from sagellm_engine import Tokenizer
 from sagellm_schemas import Codec, InvalidRequest, ModelCard, ModelNotFound, subjects
 
+from .prompts import PromptEncoder
+
 logger = logging.getLogger(__name__)
 
 RETRY_S = 1.0
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A model that can be asked for. `tokenizer` is None where the engine itself tokenizes."""
+    """A model that can be asked for. `tokenizer` and `encoder` are None where the engine itself tokenizes."""
 
     card: ModelCard
-    tokenizer: Tokenizer | None
     subject: str
+    tokenizer: Tokenizer | None = None
+    encoder: PromptEncoder | None = None
 
 
 class Models:
@@ -95,7 +98,7 @@ class Models:
     async def _learn(self, key: str, value: bytes) -> None:
         try:
             card = self._cards.decode(value)
-            tokenizer = await self._tokenizer(card)
+            model = await self._load(card)
         except (InvalidRequest, ValueError) as error:
             logger.error("the card of model %s is of no use: %s", key, error)
             return
@@ -103,19 +106,20 @@ class Models:
             logger.error("the tokenizer %s of model %s is not in the object store", card.tokenizer, card.name)
             return
         self._forget([key])
-        model = Model(card, tokenizer, subjects.requests(card.name))
         self._by_key[key] = self._by_name[card.name] = model
         logger.info("model %s, context %d tokens", card.name, card.max_model_len)
 
-    async def _tokenizer(self, card: ModelCard) -> Tokenizer | None:
+    async def _load(self, card: ModelCard) -> Model:
+        subject = subjects.requests(card.name)
         if not card.tokenizer:
-            return None
+            return Model(card, subject)
         known = self._by_name.get(card.name)
         if known is not None and known.tokenizer is not None and _same_text_rules(known.card, card):
-            return known.tokenizer
+            return msgspec.structs.replace(known, card=card)
         store = await self._connection.js.object_store(subjects.TOKENIZERS_BUCKET)
-        found = await store.get(card.tokenizer)
-        return await asyncio.to_thread(Tokenizer, found.data or b"", card)
+        tokenizer_json = (await store.get(card.tokenizer)).data or b""
+        tokenizer = await asyncio.to_thread(Tokenizer, tokenizer_json, card)
+        return Model(card, subject, tokenizer, PromptEncoder(tokenizer, tokenizer_json))
 
     def _forget(self, keys: Iterable[str]) -> None:
         for key in keys:
