@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 
 import msgspec
 from tokenizers import Tokenizer as HFTokenizer
@@ -11,6 +10,8 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from sagellm.settings import Settings
 from sagellm_engine.tokenizer import Tokenizer
 from sagellm_schemas import ModelCard, ModelLoadError
+
+from .files_at_hand import card_at_hand
 
 MOCK = "mock"
 """The model name that means: no model files, even if there are some of that name."""
@@ -55,7 +56,7 @@ def load_mock_model(settings: Settings) -> MockModel:
     Raises:
         ModelLoadError: `settings.model` is a path, and there is no model in it.
     """
-    tokenizer_json, card = _at_hand(settings) or _made_up(settings)
+    card, tokenizer_json = (None if settings.model == MOCK else card_at_hand(settings)) or _made_up(settings)
     try:
         tokenizer = Tokenizer(tokenizer_json, card)
     except ValueError as error:
@@ -68,31 +69,7 @@ def load_mock_model(settings: Settings) -> MockModel:
     return MockModel(card, tokenizer_json, [[token_id] for token_id in token_ids], first, later)
 
 
-def _at_hand(settings: Settings) -> tuple[bytes, ModelCard] | None:
-    """The tokenizer and card of a model on disk; nothing is ever fetched for a mock."""
-    if settings.model == MOCK:
-        return None
-    from sagellm_engine.loader import open_checkpoint
-    from sagellm_engine.loader.pull import cached
-
-    if not Path(settings.model).expanduser().exists() and cached(settings.model) is None:
-        return None
-    checkpoint = open_checkpoint(settings.model)
-    context = checkpoint.config.max_position_embeddings
-    card = ModelCard(
-        name=settings.served_name or checkpoint.name,
-        max_model_len=min(settings.max_model_len or context, context),
-        chat_template=checkpoint.chat_template,
-        bos_token=checkpoint.bos_token,
-        eos_token=checkpoint.eos_token,
-        eos_token_ids=checkpoint.eos_token_ids,
-        vocab_size=checkpoint.config.vocab_size,
-        created=int(time.time()),
-    )
-    return checkpoint.tokenizer_json, card
-
-
-def _made_up(settings: Settings) -> tuple[bytes, ModelCard]:
+def _made_up(settings: Settings) -> tuple[ModelCard, bytes]:
     tokenizer_json = train_tokenizer(settings.mock_text)
     tokens = {token["content"]: token["id"] for token in json.loads(tokenizer_json)["added_tokens"]}
     card = ModelCard(
@@ -104,7 +81,7 @@ def _made_up(settings: Settings) -> tuple[bytes, ModelCard]:
         vocab_size=HFTokenizer.from_buffer(tokenizer_json).get_vocab_size(with_added_tokens=True),
         created=int(time.time()),
     )
-    return tokenizer_json, card
+    return card, tokenizer_json
 
 
 def train_tokenizer(text: str) -> bytes:
