@@ -34,6 +34,7 @@ class SageEngine:
         self._wakeup = threading.Condition()
         self._commands: list[_Command] = []
         self._closing = False
+        self._died = False
         self._serial = 0
         self._live: dict[str, int] = {}
         self._stats = EngineStats()
@@ -141,6 +142,7 @@ class SageEngine:
             self._emit(current)
 
     def _fail_all(self) -> None:
+        self._died = True
         error = EngineError("the engine's thread died")
         outputs = [StepOutput(id=request_id, error=error) for request_id in self._live]
         self._live.clear()

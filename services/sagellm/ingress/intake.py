@@ -1,6 +1,5 @@
 """Requests into the queue and out of it again: publish and read, or withdraw."""
 
-import asyncio
 from functools import partial
 
 from sagellm_schemas import MSGPACK, BrokerError, InferenceRequest, InvalidRequest, SageError, encode
@@ -17,7 +16,6 @@ class Intake:
         self._publisher = publisher
         self._readers = readers
         self._unaccepted: dict[str, bool] = {}  # published, not acknowledged; True: cancel once it is
-        self._cancelling: set[asyncio.Task[None]] = set()
 
     @property
     def reply_to(self) -> str:
@@ -66,6 +64,4 @@ class Intake:
             self._readers.fail(request_id, error.body())
         # Without an acknowledgement it may be stored nevertheless.
         if withdrawn or isinstance(error, BrokerError):
-            task = asyncio.create_task(self._readers.cancel([request_id]), name=f"cancel {request_id}")
-            self._cancelling.add(task)
-            task.add_done_callback(self._cancelling.discard)
+            self._readers.cancel_soon(request_id)

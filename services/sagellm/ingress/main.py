@@ -19,6 +19,8 @@ from .service import Service, open_service
 logger = logging.getLogger(__name__)
 
 BACKLOG = 4096
+MODELS_TIMEOUT_S = 10.0
+"""How long to wait for the models known at the start before serving without them."""
 CLOSING_TIMEOUT_S = 2.0
 
 
@@ -40,28 +42,39 @@ async def run(settings: Settings, stop: asyncio.Event, *, on_ready: Callable[[st
         BrokerError: NATS cannot be used.
         SettingsError: the address cannot be listened on.
     """
-    async with open_service(settings) as service, infer_service(service):
-        with _listen(settings) as listener, rare_garbage_collection():
-            server = _Server(
-                uvicorn.Config(
-                    Application(service),
-                    http="httptools",
-                    ws="none",
-                    lifespan="off",
-                    log_config=None,
-                    access_log=False,
-                    proxy_headers=False,
-                    server_header=False,
-                    backlog=BACKLOG,
-                )
-            )
-            async with asyncio.TaskGroup() as group:
-                closing = group.create_task(_close(server, service, stop), name="shutdown")
-                serving = group.create_task(server.serve(sockets=[listener]), name="http")
-                if on_ready is not None:
-                    on_ready(_url(listener))
-                await serving
-                closing.cancel()
+    with _listen(settings) as listener:
+        async with open_service(settings) as service, asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(service.models.follow(), name="models"),
+                group.create_task(service.publisher.give_up_late(), name="publish timeouts"),
+            ]
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(service.models.wait_until_loaded(), MODELS_TIMEOUT_S)
+            async with infer_service(service):
+                with rare_garbage_collection():
+                    server = _server(service)
+                    background.append(group.create_task(_close(server, service, stop), name="shutdown"))
+                    if on_ready is not None:
+                        on_ready(_url(listener))
+                    await server.serve(sockets=[listener])
+            for task in background:
+                task.cancel()
+
+
+def _server(service: Service) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            Application(service),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+        )
+    )
 
 
 async def _close(server: uvicorn.Server, service: Service, stop: asyncio.Event) -> None:

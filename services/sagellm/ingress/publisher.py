@@ -56,11 +56,9 @@ class Publisher:
         subscription = await self._nc.subscribe(
             self._inbox + "*", cb=self._on_ack, pending_msgs_limit=0, pending_bytes_limit=0
         )
-        sweeper = asyncio.create_task(self._sweep(), name="publish timeouts")
         try:
             yield
         finally:
-            sweeper.cancel()
             with contextlib.suppress(nats.errors.Error):
                 await subscription.unsubscribe()
 
@@ -103,13 +101,13 @@ class Publisher:
             return
         pending.settled(None if error is None else _refused(error))
 
-    async def _sweep(self) -> None:
-        """Give up on publishes that nobody acknowledged. They are in the order of their deadlines."""
+    async def give_up_late(self) -> None:
+        """For as long as the service runs, give up on publishes that nobody acknowledges in time."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             now = loop.time()
-            for token, pending in list(self._pending.items()):
+            for token, pending in list(self._pending.items()):  # in the order of their deadlines
                 if pending.deadline > now:
                     break
                 if self._pending.pop(token, None) is not None:

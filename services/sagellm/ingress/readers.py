@@ -43,6 +43,7 @@ class Readers:
         self._queries: Codec[HeldQuery] = Codec(HeldQuery)
         self._open: dict[str, Reader] = {}
         self._gaps: set[asyncio.TimerHandle] = set()
+        self._cancelling: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -92,6 +93,12 @@ class Readers:
             with contextlib.suppress(nats.errors.Error):
                 await self._nc.publish(subjects.CANCEL, encode(Cancel(ids=request_ids)))
 
+    def cancel_soon(self, request_id: str) -> None:
+        """The same from a callback."""
+        task = asyncio.create_task(self.cancel([request_id]), name=f"cancel {request_id}")
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
+
     async def _on_frame(self, msg: Msg) -> None:
         try:
             frame = self._frames.decode(msg.data)
@@ -117,6 +124,7 @@ class Readers:
             reader = self._open.get(request_id)
             if reader is not None and reader.gapped and reader.attempt == attempt:
                 self.fail(request_id, lost())
+                self.cancel_soon(request_id)
 
         timer = asyncio.get_running_loop().call_later(GAP_TIMEOUT_S, give_up)
         self._gaps.add(timer)

@@ -48,7 +48,8 @@ class Readiness:
     def models(self) -> list[str]:
         """Names of the models with a ready instance."""
         oldest = time.monotonic() - self._timeout_s
-        return sorted({model for model, seen in self._ready.values() if seen >= oldest})
+        self._ready = {i: (model, seen) for i, (model, seen) in self._ready.items() if seen >= oldest}
+        return sorted({model for model, _ in self._ready.values()})
 
     def problem(self) -> str | None:
         """Why requests cannot be answered now; None when they can."""

@@ -1,8 +1,6 @@
 """The ingress's parts, put together."""
 
-import asyncio
 import contextlib
-import logging
 import secrets
 from collections.abc import AsyncIterator
 
@@ -18,10 +16,6 @@ from .models import Models
 from .publisher import Publisher
 from .readers import Readers
 from .readiness import Readiness
-
-logger = logging.getLogger(__name__)
-
-MODELS_TIMEOUT_S = 10.0
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,11 +47,6 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         models = Models(connection)
         for part in (readers, publisher, readiness):
             await stack.enter_async_context(part.listening())
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        following = group.create_task(models.follow(), name="models")
-        stack.callback(following.cancel)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(models.wait_until_loaded(), MODELS_TIMEOUT_S)
         yield Service(
             settings=settings,
             nc=connection.nc,

@@ -32,7 +32,9 @@ class Lives(RuleBasedStateMachine):
         self.blocks = BlockManager(num_blocks, BLOCK, enable_prefix_caching=caching)
         self.caching = caching
         self.living: list[Sequence] = []
-        self.written: dict[int, tuple[int, ...]] = {}  # block -> all tokens up to its end, as a model would fill it
+        self.written: dict[
+            int, tuple[int, ...]
+        ] = {}  # block -> all tokens up to its end, as a model would fill it
 
     @rule(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=30))
     def arrive(self, tokens: list[int]) -> None:
@@ -41,7 +43,9 @@ class Lives(RuleBasedStateMachine):
         assert hit_tokens < len(tokens)
         assert hit_tokens == 0 or self.caching
         for index, block in enumerate(sequence.blocks):
-            assert self.written[block] == tuple(tokens[: (index + 1) * BLOCK]), "a block of other tokens was shared"
+            assert self.written[block] == tuple(tokens[: (index + 1) * BLOCK]), (
+                "a block of other tokens was shared"
+            )
         if not self.blocks.can_grow(sequence, sequence.num_uncomputed):
             self.blocks.release(sequence)
             return

@@ -16,7 +16,9 @@ from sagellm_schemas import SamplingParams
 VOCABULARY = 50
 
 
-def sequence_of(output: list[int] | None = None, seed: int = 1, prompt: list[int] | None = None, **params) -> Sequence:
+def sequence_of(
+    output: list[int] | None = None, seed: int = 1, prompt: list[int] | None = None, **params
+) -> Sequence:
     sampling = SamplingParams(**params)
     return Sequence(
         "s", prompt or [3, 4, 4], sampling, max_tokens=99, seed=seed, resume_token_ids=list(output or [])
@@ -151,9 +153,7 @@ def test_penalties_change_the_greedy_choice() -> None:
 def test_logprobs_are_those_of_the_unmodified_distribution() -> None:
     logits = scores()
     expected = logits[0].double().log_softmax(-1)
-    sequence = sequence_of(
-        [7], temperature=1.7, top_k=3, presence_penalty=1.0, repetition_penalty=1.3, logprobs=5
-    )
+    sequence = sequence_of([7], temperature=1.7, top_k=3, presence_penalty=1.0, repetition_penalty=1.3, logprobs=5)
     [sampled] = Sampler([]).sample(logits.clone(), [sequence])
     assert sampled.logprob == pytest.approx(float(expected[sampled.token_id]), abs=1e-5)
     best = expected.topk(5)

@@ -144,7 +144,9 @@ def test_removing_frees_everything_wherever_the_sequence_is() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    prompts=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 12), st.integers(0, 4)), min_size=1, max_size=12),
+    prompts=st.lists(
+        st.tuples(st.integers(1, 30), st.integers(1, 12), st.integers(0, 4)), min_size=1, max_size=12
+    ),
     num_blocks=st.integers(11, 40),
     budget=st.integers(6, 40),
     seats=st.integers(1, 6),

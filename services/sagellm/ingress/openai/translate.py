@@ -1,7 +1,6 @@
 """Bodies to `InferenceRequest`s: one for every prompt and choice."""
 
 import asyncio
-import random
 from collections.abc import Sequence
 
 import msgspec
@@ -16,14 +15,18 @@ from sagellm_schemas import (
     RequestPriority,
     RequestType,
     SamplingParams,
-    UnsupportedParameter,
 )
-from sagellm_schemas.sampling import MAX_LOGPROBS, SEED_BITS
+from sagellm_schemas.sampling import SEED_BITS
 
 from .bodies import ChatBody, CompletionBody, GenerationBody
+from .sampling import chat_logprobs, sampling_params
+from .unsupported import refuse_chat_fields, refuse_completion_fields
 
 COMPLETION_MAX_TOKENS = 16
 """OpenAI's default for plain completions; a chat goes on to the end of the context."""
+
+MAX_PROMPTS = 256
+"""Prompts of one body; each is a request of its own in the queue."""
 
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
@@ -44,7 +47,7 @@ async def chat_requests(
     Raises:
         InvalidRequest: a field is out of range, unsupported, or the conversation does not fit the context.
     """
-    _refuse_chat_fields(body)
+    refuse_chat_fields(body)
     if not body.messages:
         raise InvalidRequest("messages must not be empty", param="messages")
     for index, message in enumerate(body.messages):
@@ -54,7 +57,7 @@ async def chat_requests(
                 param=f"messages[{index}].role",
             )
     max_tokens = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
-    sampling = _sampling(body, max_tokens, _chat_logprobs(body))
+    sampling = sampling_params(body, max_tokens, chat_logprobs(body))
     if model.tokenizer is None or model.encoder is None:
         prompt = Prompt(messages=body.messages)
     else:
@@ -72,9 +75,9 @@ async def completion_requests(
     Raises:
         InvalidRequest: a field is out of range, unsupported, or a prompt does not fit the context.
     """
-    _refuse_completion_fields(body)
+    refuse_completion_fields(body)
     max_tokens = COMPLETION_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    sampling = _sampling(body, max_tokens, body.logprobs)
+    sampling = sampling_params(body, max_tokens, body.logprobs)
     prompts = [await _completion_prompt(model, prompt) for prompt in _split(body.prompt)]
     return _requests(
         body, prompts, sampling, model, request_id, reply_to, max_choices, RequestType.LLM_GENERATE, "prompt"
@@ -112,6 +115,8 @@ def _split(prompt: str | list[str | int | list[int]]) -> Sequence[str | list[int
         return [prompt]
     if not prompt:
         raise InvalidRequest("prompt must not be empty", param="prompt")
+    if len(prompt) > MAX_PROMPTS and not isinstance(prompt[0], int):
+        raise InvalidRequest(f"at most {MAX_PROMPTS} prompts may be sent at once", param="prompt")
     texts = [item for item in prompt if isinstance(item, str)]
     if len(texts) == len(prompt):
         return texts
@@ -141,10 +146,6 @@ def _requests(
     choices = 1 if body.n is None else body.n
     if not 1 <= choices <= max_choices:
         raise InvalidRequest(f"n must be between 1 and {max_choices}; got {choices}", param="n")
-    if len(prompts) * choices > max_choices:
-        raise InvalidRequest(
-            f"{len(prompts)} prompts times n={choices} are more than {max_choices} choices", param=param
-        )
     made: list[InferenceRequest] = []
     for prompt in prompts:
         _check_length(prompt, sampling, model, param)
@@ -214,68 +215,7 @@ def _check_length(prompt: Prompt, sampling: SamplingParams, model: Model, param:
         )
 
 
-def _sampling(body: GenerationBody, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
-    stop = body.stop
-    return SamplingParams(
-        max_tokens=max_tokens,
-        min_tokens=body.min_tokens or 0,
-        temperature=1.0 if body.temperature is None else body.temperature,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        top_k=0 if body.top_k is None or body.top_k == -1 else body.top_k,
-        min_p=body.min_p or 0.0,
-        presence_penalty=body.presence_penalty or 0.0,
-        frequency_penalty=body.frequency_penalty or 0.0,
-        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
-        seed=random.getrandbits(SEED_BITS) if body.seed is None else body.seed,
-        stop=[] if stop is None else [stop] if isinstance(stop, str) else stop,
-        stop_token_ids=body.stop_token_ids or [],
-        ignore_eos=bool(body.ignore_eos),
-        logprobs=logprobs,
-    )
-
-
-def _chat_logprobs(body: ChatBody) -> int | None:
-    if body.top_logprobs is not None:
-        if not 0 <= body.top_logprobs <= MAX_LOGPROBS:
-            raise InvalidRequest(f"top_logprobs must be between 0 and {MAX_LOGPROBS}", param="top_logprobs")
-        if not body.logprobs and body.top_logprobs:
-            raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
-    return (body.top_logprobs or 0) if body.logprobs else None
-
-
 def _tags(tags: dict[str, str] | list[str] | None) -> dict[str, str]:
     if not tags:
         return {}
     return tags if isinstance(tags, dict) else dict.fromkeys(tags, "")
-
-
-def _refuse_chat_fields(body: ChatBody) -> None:
-    """What a caller would miss if it were ignored; empty values ask for nothing."""
-    for name in ("tools", "functions", "audio", "prediction", "web_search_options", "logit_bias", "store"):
-        if getattr(body, name):
-            raise _unsupported(name)
-    for name in ("tool_choice", "function_call"):
-        if getattr(body, name) not in (None, "none", "auto"):
-            raise _unsupported(name)
-    for name in ("reasoning_effort", "verbosity"):
-        if getattr(body, name) is not None:
-            raise _unsupported(name)
-    if body.response_format not in (None, {"type": "text"}):
-        raise _unsupported("response_format", "only {'type': 'text'} is")
-    if body.modalities not in (None, ["text"]):
-        raise _unsupported("modalities", "only ['text'] is")
-
-
-def _refuse_completion_fields(body: CompletionBody) -> None:
-    if body.logit_bias:
-        raise _unsupported("logit_bias")
-    if body.suffix:
-        raise _unsupported("suffix")
-    if body.best_of not in (None, 1, body.n):
-        raise _unsupported("best_of", "only a value equal to n is")
-    if body.echo and body.logprobs is not None:
-        raise _unsupported("echo", "not together with logprobs")
-
-
-def _unsupported(name: str, detail: str = "") -> UnsupportedParameter:
-    return UnsupportedParameter(f"{name} is not supported{'; ' + detail if detail else ''}", param=name)
