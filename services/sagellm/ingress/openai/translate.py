@@ -56,6 +56,8 @@ async def chat_requests(
                 f"messages[{index}].role must be one of {', '.join(sorted(_ROLES))}; got {message.role!r}",
                 param=f"messages[{index}].role",
             )
+    if body.max_completion_tokens is not None and body.max_completion_tokens < 1:
+        raise InvalidRequest("max_completion_tokens must be at least 1", param="max_completion_tokens")
     max_tokens = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     sampling = sampling_params(body, max_tokens, chat_logprobs(body))
     if model.tokenizer is None or model.encoder is None:
