@@ -40,7 +40,9 @@ class Reader:
                 return "more"
             self.expect(event.attempt)
         if type(event) is Tokens:
-            if event.offset == len(self.held) and self._repeated is None and not self.gapped:
+            if self.gapped:
+                return "more"
+            if event.offset == len(self.held) and self._repeated is None:
                 self._take(event)
                 return "more"
             return self._out_of_order(event)
@@ -63,21 +65,19 @@ class Reader:
 
     def _take(self, event: Tokens) -> None:
         before = self._text_chars
-        self._text_chars = before + len(event.text)
-        count = len(event.token_ids)
-        if count == 1:
-            self.held.append(event.token_ids[0])
-            self._text_ends.append(self._text_chars)
-        elif count:
-            self.held.extend(event.token_ids)
-            self._text_ends.extend([before] * (count - 1))
-            self._text_ends.append(self._text_chars)
+        self._text_chars = after = before + len(event.text)
+        ids = event.token_ids
+        if len(ids) == 1:
+            self.held.append(ids[0])
+            self._text_ends.append(after)
+        elif ids:
+            self.held.extend(ids)
+            self._text_ends.extend([before] * (len(ids) - 1))
+            self._text_ends.append(after)
         self._inbox.put(self.choice, event)
 
     def _out_of_order(self, event: Tokens) -> Fed:
         held = len(self.held)
-        if self.gapped:
-            return "more"
         if event.offset > held:
             self.gapped = True
             return "gap"

@@ -32,10 +32,8 @@ async def test_the_official_client_chats_completes_and_lists_models(client: open
 
     completion = await client.completions.create(model=MODEL, prompt=["a", "b"], echo=True)
     assert [choice.text for choice in completion.choices] == ["a" + TEXT, "b" + TEXT]
-    texts = [
-        c.choices[0].text async for c in await client.completions.create(model=MODEL, prompt="a", stream=True)
-    ]
-    assert "".join(texts) == TEXT
+    streamed = await client.completions.create(model=MODEL, prompt="a", stream=True)
+    assert "".join([chunk.choices[0].text async for chunk in streamed]) == TEXT
 
     assert [model.id async for model in client.models.list()] == [MODEL]
     assert (await client.models.retrieve(MODEL)).id == MODEL

@@ -1,3 +1,4 @@
+import contextlib
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ from sagellm.ingress.models import Model
 from sagellm.ingress.openai.bodies import ChatBody, CompletionBody
 from sagellm.ingress.openai.decoding import BodyDecoder
 from sagellm.ingress.openai.translate import chat_requests, completion_requests
-from sagellm_schemas import InferenceRequest, SageError, encode
+from sagellm_schemas import InferenceRequest, InvalidRequest, SageError, encode
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
 COMPLETION = {"model": "tiny", "prompt": "Hi"}
@@ -84,7 +85,7 @@ async def test_a_wrong_value_is_refused_and_its_field_named(model: Model, name: 
         await chat(model, CHAT | {name: value})
     assert refused.value.http_status == 400
     param = refused.value.param or ""
-    assert param.split(".")[0].split("[")[0] in {name, "temperature" if value != value else name}
+    assert param.split(".")[0].split("[")[0] == name
     assert param.split(".")[-1].split("[")[0] in refused.value.message
 
 
@@ -99,15 +100,11 @@ async def test_what_is_not_implemented_is_refused_by_name(model: Model, name: st
 @pytest.mark.parametrize(
     "harmless",
     [
-        dict.fromkeys(ChatBody.__struct_fields__[1:-1] and UNSUPPORTED, None),
+        dict.fromkeys(UNSUPPORTED),
         {"tools": [], "functions": [], "logit_bias": {}, "tool_choice": "none", "function_call": "auto"},
         {"response_format": {"type": "text"}, "modalities": ["text"], "store": False, "parallel_tool_calls": True},
-        {
-            "metadata": {"a": [1, {"b": None}]},
-            "service_tier": "auto",
-            "safety_identifier": "x",
-            "prompt_cache_key": "y",
-        },
+        {"metadata": {"a": [1, {"b": None}]}, "service_tier": "auto"},
+        {"safety_identifier": "x", "prompt_cache_key": "y"},
         {"top_k": -1, "temperature": None, "stop": None, "n": None, "seed": None, "max_tokens": None},
         {"logprobs": False, "top_logprobs": 0},
         {"temperature": 1, "stream": True, "stream_options": {"include_usage": False}},
@@ -184,19 +181,16 @@ bodies = st.dictionaries(fields, values, max_size=4)
 
 
 @given(changes=bodies, garbage=st.binary(max_size=6), cut=st.integers(0, 400))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
 async def test_any_body_becomes_requests_or_an_error_of_ours(
     model: Model, changes: dict[str, Any], garbage: bytes, cut: int
 ):
     for translate, base in ((chat, CHAT), (complete, COMPLETION)):
         whole = json.dumps(base | changes).encode()
         for data in (whole, whole[:cut] + garbage + whole[cut:], garbage):
-            try:
+            requests: list[InferenceRequest] = []
+            with contextlib.suppress(InvalidRequest):
                 requests = await translate(model, data)
-            except SageError as error:
-                assert 400 <= error.http_status < 500
-                assert error.message
-            else:
-                for request in requests:
-                    request.verify()
-                    assert encode(request)
+            for request in requests:
+                request.verify()
+                assert encode(request)

@@ -8,9 +8,9 @@ from sagellm.ingress.prompts import PromptEncoder
 
 from .conftest import SPECIAL
 
-texts = st.lists(st.sampled_from([*SPECIAL, "ab", "a", " a", "hello", " ", "\n", "é🙂", "<|", "end|>"])).map(
-    "".join
-)
+pieces = st.sampled_from([*SPECIAL, "ab", "a", " a", "hello", " ", "\n", "é🙂", "<|", "end|>"])
+texts = st.lists(pieces).map("".join)
+PLAIN = {"content": "<x>", "id": 5} | dict.fromkeys(("lstrip", "rstrip", "single_word", "normalized"), False)
 
 
 @given(text=texts)
@@ -33,29 +33,13 @@ async def test_the_memory_is_bounded(model: Model, tokenizer_json: bytes, monkey
 
 @pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word", "normalized"])
 async def test_a_tokenizer_whose_special_tokens_look_around_encodes_whole_texts(model: Model, flag: str):
-    token = {
-        "content": "<x>",
-        "id": 5,
-        "lstrip": False,
-        "rstrip": False,
-        "single_word": False,
-        "normalized": False,
-    }
-    assert prompts._special_tokens({"added_tokens": [token]}) == {"<x>": 5}
-    assert prompts._special_tokens({"added_tokens": [token | {flag: True}]}) == {}
+    assert prompts._special_tokens({"added_tokens": [PLAIN]}) == {"<x>": 5}
+    assert prompts._special_tokens({"added_tokens": [PLAIN | {flag: True}]}) == {}
 
 
 def test_a_tokenizer_whose_first_piece_is_special_encodes_whole_texts():
-    token = {
-        "content": "<x>",
-        "id": 5,
-        "lstrip": False,
-        "rstrip": False,
-        "single_word": False,
-        "normalized": False,
-    }
     metaspace = {"type": "Sequence", "pretokenizers": [{"type": "Metaspace", "prepend_scheme": "first"}]}
-    assert prompts._special_tokens({"added_tokens": [token], "pre_tokenizer": metaspace}) == {}
+    assert prompts._special_tokens({"added_tokens": [PLAIN], "pre_tokenizer": metaspace}) == {}
 
 
 async def test_a_long_text_is_encoded_like_a_short_one(model: Model):

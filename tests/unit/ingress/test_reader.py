@@ -1,5 +1,7 @@
 import asyncio
+import itertools
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,14 +49,14 @@ def attempts(draw: st.DrawFn) -> list[Tokens]:
         starts = [cut for cut in cuts if cut <= held]
         steps = cuts[draw(st.integers(0, len(starts) - 1)) :]
         last = draw(st.integers(1, len(steps)))
-        for start, stop in list(zip(steps, steps[1:], strict=False))[:last]:
+        for start, stop in list(itertools.pairwise(steps))[:last]:
             made.append(tokens(start, stop, attempt))
             if draw(st.booleans()):
                 made.append(made[-1])  # delivered twice
             held = max(held, stop)
     done = attempt + 1
     first = draw(st.sampled_from([cut for cut in cuts if cut <= held]))
-    made += [tokens(a, b, done) for a, b in zip(cuts, cuts[1:], strict=False) if a >= first]
+    made += [tokens(a, b, done) for a, b in itertools.pairwise(cuts) if a >= first]
     return made
 
 
@@ -105,10 +107,8 @@ def test_logprobs_are_trimmed_with_their_tokens():
 
     one, inbox = reader()
     one.feed(tokens(0, 3, 1))
-    again = Tokens(
-        id="r", attempt=2, token_ids=[0, 1, 2, 3], text="".join(WORDS[:4]), logprobs=[*map(position, range(4))]
-    )
-    one.feed(again)
+    whole = tokens(0, 4, 2)
+    one.feed(msgspec.structs.replace(whole, logprobs=[position(i) for i in whole.token_ids]))
     event = inbox._events[-1][1]
     assert (event.token_ids, event.text, event.logprobs) == ([3], "déf", [position(3)])
 

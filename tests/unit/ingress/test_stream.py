@@ -65,10 +65,8 @@ def test_usage_counts_a_prompt_once_and_every_completion():
 
 
 def test_an_error_ends_the_stream_and_is_kept():
-    for event, code in (
-        (Failed(id="", error=QueueFull("full").body()), "queue_full"),
-        (Cancelled(id=""), "cancelled"),
-    ):
+    full = Failed(id="", error=QueueFull("full").body())
+    for event, code in ((full, "queue_full"), (Cancelled(id=""), "cancelled")):
         stream = ChunkStream(ANSWER, CHAT)
         stream.add([(0, Tokens(id="", token_ids=[1], text="a")), (1, event)])
         assert stream.error is not None

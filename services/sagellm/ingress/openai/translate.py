@@ -174,11 +174,20 @@ def _requests(
             request_type=request_type,
         )
         if not made:
-            request.verify()
+            _verify(request)
         made.extend(
             [request] if len(prompts) * choices == 1 else _numbered(request, request_id, len(made), choices)
         )
     return made
+
+
+def _verify(request: InferenceRequest) -> None:
+    """`request.verify()`, without looking at the fields that are ours, or not there in most requests."""
+    slos = (request.slo_deadline_ms, request.ttft_slo_ms, request.tbt_slo_ms, request.cost_budget)
+    if slos == (None, None, None, None):
+        request.sampling.verify()
+    else:
+        request.verify()
 
 
 def _numbered(request: InferenceRequest, request_id: str, first: int, choices: int) -> list[InferenceRequest]:
