@@ -42,9 +42,10 @@ def dequantize(raw: Bytes, kind: GGMLQuantizationType) -> torch.Tensor:
     """
     if kind in _STORED_AS:
         return torch.from_numpy(raw).view(_STORED_AS[kind])
-    if kind not in _FAST:
-        return torch.from_numpy(quants.dequantize(raw, kind))
-    values = _FAST[kind](raw.reshape(-1, GGML_QUANT_SIZES[kind][1]))
+    with np.errstate(all="ignore"):  # scales of damaged data may be infinite; the engine sees NaN, not a warning
+        if kind not in _FAST:
+            return torch.from_numpy(quants.dequantize(raw, kind))
+        values = _FAST[kind](raw.reshape(-1, GGML_QUANT_SIZES[kind][1]))
     return torch.from_numpy(values.reshape(*raw.shape[:-1], -1))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from sagellm_schemas import ModelLoadError
@@ -67,12 +68,16 @@ class GgufFile:
                     "use one of F32, F16, BF16, Q8_0, Q4_0, Q4_1 or Q2_K to Q6_K"
                 )
         tokenizer = GgufTokenizer(header.metadata, self._file)
+        if len(tokenizer.tokens) > self.config.vocab_size:
+            raise ModelLoadError(
+                f"{self._file} has {len(tokenizer.tokens)} tokens, but embeddings for {self.config.vocab_size}"
+            )
         self.tokenizer_json = tokenizer.to_json()
         template = header.metadata.get("tokenizer.chat_template", "")
         self.chat_template = template if isinstance(template, str) else ""
         self.bos_token = tokenizer.text(tokenizer.bos_id)
         self.eos_token = tokenizer.text(tokenizer.eos_id)
-        self.eos_token_ids = stop_token_ids(tokenizer.eos_ids, self.chat_template, tokenizer.special_ids)
+        self.eos_token_ids = stop_token_ids(tokenizer.eos_ids, self.chat_template, tokenizer.added_ids)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor by its Hugging Face name."""
@@ -105,9 +110,11 @@ class GgufFile:
         return data.reshape(*tensor.shape[:-1], -1)
 
     def _scaling(self, metadata: dict[str, object], tensors: dict[str, GgufTensor]) -> dict[str, Any] | None:
-        divisors, theta = tensors.get(_ROPE_DIVISORS), metadata.get("llama.rope.freq_base")
-        if divisors is None or not isinstance(theta, float):
+        divisors, theta = tensors.get(_ROPE_DIVISORS), metadata.get("llama.rope.freq_base", 10000.0)
+        if divisors is None:
             return None
+        if divisors.kind != GGMLQuantizationType.F32 or not isinstance(theta, float):
+            raise ModelLoadError(f"{self._file} has rotary factors that cannot be read")
         return llama3_scaling(dequantize(self._raw(divisors), divisors.kind), theta, self._file)
 
 

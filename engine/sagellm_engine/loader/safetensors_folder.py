@@ -42,7 +42,7 @@ class SafetensorsFolder:
         generation = read_json(path / "generation_config.json", optional=True)
         eos_ids = [*_eos_ids(generation), *_eos_ids(config), tokenizer.id_of(tokenizer.eos_token)]
         self.bos_token = tokenizer.bos_token
-        self.eos_token_ids = stop_token_ids(eos_ids, self.chat_template, tokenizer.special_ids)
+        self.eos_token_ids = stop_token_ids(eos_ids, self.chat_template, tokenizer.added_ids)
         self.eos_token = tokenizer.eos_token or (
             tokenizer.text(self.eos_token_ids[0]) if self.eos_token_ids else ""
         )

@@ -1,6 +1,9 @@
+import contextlib
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sagellm_engine.config import ModelConfig
 from sagellm_schemas import ModelLoadError
@@ -56,7 +59,8 @@ def test_default_rope_parameters_are_no_scaling() -> None:
         ({"hidden_size": None}, "no hidden_size"),
         ({"hidden_size": "64"}, "hidden_size '64', which is no int"),
         ({"num_hidden_layers": 2.5}, "num_hidden_layers 2.5, which is no int"),
-        ({"vocab_size": 0}, "vocab_size 0, which must be at least 1"),
+        ({"num_hidden_layers": 10**9}, "must be from 1 to 10000"),
+        ({"vocab_size": 0}, "vocab_size 0, which must be from 1"),
         ({"num_attention_heads": 6, "num_key_value_heads": 4}, "no multiple"),
         ({"head_dim": 15}, "even"),
         ({"rms_norm_eps": None}, "no rms_norm_eps"),
@@ -81,3 +85,42 @@ def test_a_config_we_cannot_run_is_refused_saying_why(keys: dict[str, Any], mess
 def test_a_sliding_window_as_wide_as_the_context_is_none() -> None:
     mistral = LLAMA | {"architectures": ["MistralForCausalLM"], "sliding_window": 128}
     assert ModelConfig.from_hf(mistral).architecture == "MistralForCausalLM"
+
+
+odd_values = st.sampled_from(
+    [
+        None,
+        True,
+        0,
+        -1,
+        1,
+        3,
+        2**70,
+        0.0,
+        1.5,
+        -1000000000.0,
+        float("inf"),
+        "",
+        "4",
+        "yarn",
+        [],
+        [1],
+        {},
+        {"type": 1},
+        {"rope_theta": "x"},
+        {"rope_type": "yarn", "factor": None},
+    ]
+)
+keys = st.sampled_from(
+    [*LLAMA, "num_key_value_heads", "head_dim", "rope_theta", "rope_scaling", "rope_parameters"]
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(changes=st.dictionaries(keys, odd_values, max_size=3))
+def test_no_value_of_any_key_gets_past_unless_it_makes_sense(changes: dict[str, Any]) -> None:
+    with contextlib.suppress(ModelLoadError):
+        config = ModelConfig.from_hf(LLAMA | changes)
+        assert config.head_dim % 2 == 0
+        assert config.num_heads % config.num_kv_heads == 0
+        assert config.rope_theta > 0

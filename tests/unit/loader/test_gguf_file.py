@@ -151,6 +151,10 @@ def _narrow_projection(content: SimpleNamespace) -> None:
     content.tensors["blk.1.ffn_up.weight"] = np.zeros((95, 64), np.float32)
 
 
+def _yarn_factors(content: SimpleNamespace) -> None:
+    content.tensors["rope_freqs.weight"] = np.linspace(1, 9, 8, dtype=np.float32)
+
+
 def _unknown_quantization(content: SimpleNamespace) -> None:
     content.tensors["blk.0.ffn_up.weight"] = np.zeros((96, 64), np.uint8)
     content.kinds["blk.0.ffn_up.weight"] = Kind.I8
@@ -168,9 +172,11 @@ def _unknown_quantization(content: SimpleNamespace) -> None:
         (_without("token_embd.weight"), "no tensor token_embd.weight"),
         (_without("blk.1.attn_q.weight"), "no tensor model.layers.1.self_attn.q_proj.weight"),
         (_narrow_projection, r"has shape \(95, 64\), but its config needs \(96, 64\)"),
+        (_yarn_factors, "not Llama 3's"),
         (_unknown_quantization, "quantization I8, which is not supported"),
         (_metadata(tokenizer__ggml__tokens=None), "no metadata tokenizer.ggml.tokens"),
         (_metadata(tokenizer__ggml__bos_token_id=999), "bos_token_id 999, but only 282 tokens"),
+        (_metadata(tokenizer__ggml__tokens=["a"] * 321, tokenizer__ggml__token_type=None), "embeddings for 320"),
         (_metadata(tokenizer__ggml__model="bert"), "tokenizer of kind 'bert'"),
         (_metadata(tokenizer__ggml__pre="martian"), "splits text as 'martian'"),
     ],

@@ -11,7 +11,9 @@ from sagellm_schemas import ModelLoadError
 
 # The files differ in their content alone, which each example writes anew.
 each_writes_its_own = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

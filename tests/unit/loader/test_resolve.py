@@ -25,7 +25,9 @@ def test_a_folder_is_named_after_itself_however_it_is_written(
     assert resolve(f"{tmp_path}/my-llama/").name == "my-llama"
 
 
-@pytest.mark.parametrize("model", ["", "gpt-9", "a/b/c", "missing.gguf", "models/missing.gguf", "../nowhere/"])
+@pytest.mark.parametrize(
+    "model", ["", "gpt-9", "a/b/c", "missing.gguf", "models/missing.gguf", "../nowhere/", "~nobody-here/model"]
+)
 def test_a_name_that_is_nothing_says_what_was_tried_and_lists_the_aliases(model: str) -> None:
     with pytest.raises(ModelLoadError, match="no existing folder or GGUF file, no alias") as caught:
         resolve(model)
@@ -69,3 +71,8 @@ def test_a_hub_that_does_not_answer_is_one_clear_sentence(
 def test_a_file_of_weights_alone_is_refused_with_the_way_out(make_folder: Callable[..., Path]) -> None:
     with pytest.raises(ModelLoadError, match="give the folder it is in"):
         open_checkpoint(str(make_folder() / "model.safetensors"))
+
+
+def test_a_name_too_long_for_the_file_system_is_one_clear_sentence() -> None:
+    with pytest.raises(ModelLoadError, match="cannot be read"):
+        open_checkpoint("x" * 5000)

@@ -11,15 +11,20 @@ LOWEST_TOKEN_ID = 256
 """Below, many vocabularies keep their control tokens and bytes."""
 
 
-class _Conversation(msgspec.Struct, frozen=True):
-    turns: list[str]
+class _Line(msgspec.Struct, frozen=True):
+    prompt: str = ""
+    turns: list[str] = msgspec.field(default_factory=list)
+
+    def first_turn(self) -> str:
+        return self.prompt or self.turns[0]
 
 
 class Prompts:
     """An endless supply of prompts that depends only on the seed: every server gets the same ones."""
 
     def __init__(self, dataset: str, *, input_tokens: int, vocab_size: int, seed: int) -> None:
-        """`dataset` is "random", or the path of a JSONL file whose objects have `turns` (MT-bench's form).
+        """`dataset` is "random", or the path of a JSONL file whose objects have a `prompt`, or `turns` as
+        those of MT-bench.
 
         Raises:
             SettingsError: the file cannot be read.
@@ -71,9 +76,9 @@ class RequestWriter:
 def _read(path: Path) -> list[str]:
     try:
         lines = path.read_bytes().splitlines()
-        found = [msgspec.json.decode(line, type=_Conversation).turns[0] for line in lines if line.strip()]
+        found = [msgspec.json.decode(line, type=_Line).first_turn() for line in lines if line.strip()]
     except (OSError, msgspec.MsgspecError, IndexError) as error:
-        raise SettingsError(f"--dataset {path} cannot be read as JSONL with `turns`: {error}") from None
+        raise SettingsError(f"--dataset {path} cannot be read as JSONL with `prompt` or `turns`: {error}") from None
     if not found:
         raise SettingsError(f"--dataset {path} is empty")
     return found
