@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import ctypes
+import dataclasses
 import json
-import os
 import secrets
 import shutil
 import signal
@@ -13,20 +12,25 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import msgspec
-
+from sagellm.process import bound_to_parent
 from sagellm_schemas import BrokerError
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 
 
-class EmbeddedServer(msgspec.Struct, frozen=True):
-    """A running server: its URL, the token that it asks for, and its process id."""
+@dataclasses.dataclass(frozen=True)
+class EmbeddedServer:
+    """A running server: its URL, the token that it asks for, and its process."""
 
     url: str
     token: str
-    pid: int
+    process: asyncio.subprocess.Process
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self.process.pid
 
 
 @contextlib.asynccontextmanager
@@ -54,11 +58,11 @@ async def embedded_server(
         log_path = store_dir / "nats-server.log"
         with log_path.open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                binary, "-c", str(config), stdout=log, stderr=log, preexec_fn=_die_with_parent
+                binary, "-c", str(config), stdout=log, stderr=log, preexec_fn=bound_to_parent(signal.SIGTERM)
             )
         try:
             url = await _wait_until_listening(process, Path(run_dir), log_path)
-            yield EmbeddedServer(url, token, process.pid)
+            yield EmbeddedServer(url, token, process)
         finally:
             await _stop(process)
 
@@ -135,11 +139,3 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
-
-
-def _die_with_parent() -> None:
-    """Runs in the child: own session (a Ctrl-C stops the services first), and SIGTERM when the parent dies."""
-    os.setsid()
-    pr_set_pdeathsig = 1
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

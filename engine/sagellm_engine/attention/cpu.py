@@ -1,0 +1,164 @@
+"""Attention on CPU: gather a sequence's blocks side by side, then PyTorch's flash attention.
+
+The cache of a layer is (blocks, block_size, 2, kv_heads, head_dim) float32, keys before values, so that one copy
+of whole blocks brings both, and the copied blocks of a sequence are a plain (tokens, 2, kv_heads, head_dim) array.
+Sequences that decode are attended to together, padded to the longest of their group; query heads that share a KV
+head stand in for queries of it, so keys and values are not repeated.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sagellm_engine.config import ModelConfig
+
+from .backend import Span
+
+_GATHER_BYTES = 16 << 20
+"""Largest gathered group of more than one sequence: what was gathered should still be in the CPU's cache."""
+
+_GROUP_COST_TOKENS = 256
+"""A further group costs about as much time as attending to so many tokens more."""
+
+
+class CpuAttention:
+    """The KV cache and its attention."""
+
+    def __init__(self, config: ModelConfig, num_blocks: int, block_size: int) -> None:
+        self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
+        self.head_dim, self.block_size = config.head_dim, block_size
+        self.token_bytes = kv_token_bytes(config) // config.num_layers
+        # Zeros, not garbage: padding is masked, but a masked NaN is still NaN. NumPy's, because torch writes its
+        # zeros: here pages are taken from the system when they are first written, and starting costs nothing.
+        shape = (config.num_layers, num_blocks, block_size, 2, config.num_kv_heads, config.head_dim)
+        self.cache = torch.from_numpy(np.zeros(shape, dtype=np.float32))
+        self._gathered = torch.empty(0)
+
+    def begin_step(self, spans: list[Span]) -> "CpuStep":
+        return CpuStep(self, spans)
+
+    def clear(self, blocks: list[int]) -> None:
+        self.cache[:, blocks] = 0
+
+    def gather(self, layer: int, table: torch.Tensor) -> torch.Tensor:
+        """Content of the blocks in `table`, as (blocks, values); valid until the next call."""
+        cache = self.cache[layer].view(self.cache.shape[1], -1)
+        size = len(table) * cache.shape[1]
+        if self._gathered.numel() < size:
+            self._gathered = torch.empty(size)
+        out = self._gathered[:size].view(len(table), -1)
+        return torch.index_select(cache, 0, table, out=out)
+
+
+class CpuStep:
+    """One step: slots to write, groups of decoding rows, and prompts one by one."""
+
+    def __init__(self, owner: CpuAttention, spans: list[Span]) -> None:
+        self._owner = owner
+        size = owner.block_size
+        slots = [
+            span.blocks[position // size] * size + position % size
+            for span in spans
+            for position in range(span.start, span.end)
+        ]
+        self._slots = torch.tensor(slots)
+        decodes = [span for span in spans if span.num_tokens == 1]
+        self._groups = [_Group(owner, group) for group in group_by_length(decodes, owner.token_bytes)]
+        self._prompts = [_Prompt(owner, span) for span in spans if span.num_tokens > 1]
+
+    def __call__(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
+        owner = self._owner
+        rows, width = len(qkv), owner.num_heads * owner.head_dim
+        kv = qkv[:, width:].view(rows, 2, owner.num_kv_heads, owner.head_dim)
+        owner.cache[layer].view(-1, 2, owner.num_kv_heads, owner.head_dim).index_copy_(0, self._slots, kv)
+        q = qkv[:, :width].view(rows, owner.num_kv_heads, -1, owner.head_dim)
+        out = torch.empty(rows, width)
+        by_head = out.view(rows, owner.num_kv_heads, -1, owner.head_dim)
+        for group in self._groups:
+            group.attend(layer, q, by_head)
+        for prompt in self._prompts:
+            prompt.attend(layer, q, kv, by_head)
+        return out
+
+
+class _Group:
+    """Decoding rows attended to in one call."""
+
+    def __init__(self, owner: CpuAttention, spans: list[Span]) -> None:
+        self._owner = owner
+        self._size = len(spans)
+        self._longest = max(span.end for span in spans)
+        num_blocks = -(-self._longest // owner.block_size)
+        table: list[int] = []
+        for span in spans:
+            used = span.blocks[:num_blocks]
+            # Pad with a block of the same sequence: another's might hold anything.
+            table += used + used[:1] * (num_blocks - len(used))
+        self._table = torch.tensor(table)
+        rows = [span.row for span in spans]
+        in_order = all(b == a + 1 for a, b in pairwise(rows))
+        self._rows = slice(rows[0], rows[-1] + 1) if in_order else torch.tensor(rows)
+        self._mask: torch.Tensor | None = None
+        if any(span.end != self._longest for span in spans):
+            beyond = torch.arange(self._longest) >= torch.tensor([span.end for span in spans]).unsqueeze(1)
+            mask = torch.zeros(self._size, self._longest).masked_fill_(beyond, -torch.inf)
+            self._mask = mask.view(self._size, 1, 1, -1).expand(-1, 1, owner.num_heads // owner.num_kv_heads, -1)
+
+    def attend(self, layer: int, q: torch.Tensor, out: torch.Tensor) -> None:
+        owner = self._owner
+        kv = owner.gather(layer, self._table).view(self._size, -1, 2, owner.num_kv_heads, owner.head_dim)
+        keys, values = kv[:, : self._longest].unbind(2)
+        out[self._rows] = F.scaled_dot_product_attention(
+            q[self._rows], keys.transpose(1, 2), values.transpose(1, 2), attn_mask=self._mask
+        )
+
+
+class _Prompt:
+    """A prompt, or a chunk of one."""
+
+    def __init__(self, owner: CpuAttention, span: Span) -> None:
+        self._owner = owner
+        self._rows = slice(span.row, span.row + span.num_tokens)
+        self._end = span.end
+        self._table: torch.Tensor | None = None
+        self._mask: torch.Tensor | None = None
+        if span.start:
+            self._table = torch.tensor(span.blocks[: -(-span.end // owner.block_size)])
+            self._mask = torch.ones(span.num_tokens, span.end, dtype=torch.bool).tril_(span.start)
+
+    def attend(self, layer: int, q: torch.Tensor, kv: torch.Tensor, out: torch.Tensor) -> None:
+        owner = self._owner
+        if self._table is None:
+            context = kv[self._rows]
+        else:
+            gathered = owner.gather(layer, self._table)
+            context = gathered.view(-1, 2, owner.num_kv_heads, owner.head_dim)[: self._end]
+        queries = q[self._rows].permute(1, 2, 0, 3)  # KV heads take the place of the batch
+        keys, values = (
+            context[:, i].transpose(0, 1).unsqueeze(1).expand(-1, queries.shape[1], -1, -1) for i in (0, 1)
+        )
+        attended = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=self._mask, is_causal=self._mask is None
+        )
+        out[self._rows] = attended.permute(2, 0, 1, 3)
+
+
+def kv_token_bytes(config: ModelConfig) -> int:
+    """Memory that one token takes in the KV cache, all layers together."""
+    return config.num_layers * 2 * config.num_kv_heads * config.head_dim * 4
+
+
+def group_by_length(spans: list[Span], token_bytes: int) -> list[list[Span]]:
+    """Groups of about equal length, so that little is padded, and none larger than the CPU's cache."""
+    groups: list[list[Span]] = []
+    longest = padding = 0
+    for span in sorted(spans, key=lambda s: -s.end):
+        padding += longest - span.end
+        full = groups and (len(groups[-1]) + 1) * longest * token_bytes > _GATHER_BYTES
+        if not groups or full or padding > _GROUP_COST_TOKENS:
+            groups.append([])
+            longest, padding = span.end, 0
+        groups[-1].append(span)
+    return groups

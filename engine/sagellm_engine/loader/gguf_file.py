@@ -1,0 +1,147 @@
+"""A GGUF file as a checkpoint."""
+
+import mmap
+import os
+import re
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf.constants import GGMLQuantizationType
+from numpy.typing import NDArray
+
+from sagellm_schemas import ModelLoadError
+
+from .expected_tensors import expected_shapes
+from .gguf_config import read_config
+from .gguf_dequantize import dequantize, supported
+from .gguf_header import GgufTensor, read_header
+from .gguf_rope import llama3_scaling
+from .gguf_tokenizer import GgufTokenizer
+from .stop_tokens import stop_token_ids
+
+_MAX_THREADS = 8
+_ROPE_DIVISORS = "rope_freqs.weight"
+_GLOBAL_NAMES = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+_LAYER_NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+class GgufFile:
+    """One GGUF file, mapped into memory; weights are dequantized one by one as they are read."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        """
+        Raises:
+            ModelLoadError: the file is damaged, or holds a model or a quantization that we do not run.
+        """
+        self.name = name
+        self._file = path.name
+        self._data = _map(path)
+        header = read_header(self._data, self._file)
+        self.config = read_config(header, self._scaling(header.metadata, header.tensors), self._file)
+        needed = expected_shapes(self.config)
+        self._tensors = {
+            hf_name: tensor for name, tensor in header.tensors.items() if (hf_name := _hf_name(name)) in needed
+        }
+        for hf_name, tensor in self._tensors.items():
+            if not supported(tensor.kind):
+                raise ModelLoadError(
+                    f"{self._file} has {hf_name} in quantization {tensor.kind.name}, which is not supported; "
+                    "use one of F32, F16, BF16, Q8_0, Q4_0, Q4_1 or Q2_K to Q6_K"
+                )
+        tokenizer = GgufTokenizer(header.metadata, self._file)
+        if len(tokenizer.tokens) > self.config.vocab_size:
+            raise ModelLoadError(
+                f"{self._file} has {len(tokenizer.tokens)} tokens, but embeddings for {self.config.vocab_size}"
+            )
+        self.tokenizer_json = tokenizer.to_json()
+        template = header.metadata.get("tokenizer.chat_template", "")
+        self.chat_template = template if isinstance(template, str) else ""
+        self.bos_token = tokenizer.text(tokenizer.bos_id)
+        self.eos_token = tokenizer.text(tokenizer.eos_id)
+        self.eos_token_ids = stop_token_ids(tokenizer.eos_ids, self.chat_template, tokenizer.added_ids)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor by its Hugging Face name."""
+        return {name: tensor.shape for name, tensor in self._tensors.items()}
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Each tensor by its Hugging Face name; quantized ones as float32, dequantized a few ahead in threads."""
+        threads = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+        ahead: deque[tuple[str, Future[torch.Tensor]]] = deque()
+        with ThreadPoolExecutor(threads, thread_name_prefix="dequantize") as pool:
+            for name, tensor in self._tensors.items():
+                ahead.append((name, pool.submit(self._read, name, tensor)))
+                if len(ahead) > threads:
+                    name_of_first, first = ahead.popleft()
+                    yield name_of_first, first.result()
+            for name, values in ahead:
+                yield name, values.result()
+
+    def _read(self, name: str, tensor: GgufTensor) -> torch.Tensor:
+        raw = self._raw(tensor)
+        if ".q_proj." in name:
+            raw = _to_half_rotation(raw, tensor.shape[0], self.config.num_heads)
+        elif ".k_proj." in name:
+            raw = _to_half_rotation(raw, tensor.shape[0], self.config.num_kv_heads)
+        return dequantize(raw, tensor.kind)
+
+    def _raw(self, tensor: GgufTensor) -> NDArray[np.uint8]:
+        """The tensor's bytes, shape (..., bytes per row)."""
+        data = np.frombuffer(self._data, np.uint8, tensor.size_bytes, tensor.start)
+        return data.reshape(*tensor.shape[:-1], -1)
+
+    def _scaling(self, metadata: dict[str, object], tensors: dict[str, GgufTensor]) -> dict[str, Any] | None:
+        divisors, theta = tensors.get(_ROPE_DIVISORS), metadata.get("llama.rope.freq_base", 10000.0)
+        if divisors is None:
+            return None
+        if divisors.kind != GGMLQuantizationType.F32 or not isinstance(theta, float):
+            raise ModelLoadError(f"{self._file} has rotary factors that cannot be read")
+        return llama3_scaling(dequantize(self._raw(divisors), divisors.kind), theta, self._file)
+
+
+def _map(path: Path) -> mmap.mmap:
+    """The file's bytes, read when touched; private, so that writing to a tensor cannot change the file."""
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"{path} cannot be read: {error}") from error
+
+
+def _hf_name(name: str) -> str | None:
+    """`blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; None for tensors a Llama has not."""
+    stem, _, kind = name.rpartition(".")
+    if stem in _GLOBAL_NAMES:
+        return f"{_GLOBAL_NAMES[stem]}.{kind}"
+    layer = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
+    if layer is None or layer[2] not in _LAYER_NAMES:
+        return None
+    return f"model.layers.{layer[1]}.{_LAYER_NAMES[layer[2]]}.{kind}"
+
+
+def _to_half_rotation(raw: NDArray[np.uint8], rows: int, heads: int) -> NDArray[np.uint8]:
+    """Put the rows of each head back in the order that rotates the first half of a head against the second.
+
+    llama.cpp rotates neighbouring rows, so its converter interleaves the halves of query and key projections.
+    """
+    pairs = raw.reshape(heads, rows // heads // 2, 2, -1)
+    return pairs.swapaxes(1, 2).reshape(raw.shape)

@@ -1,0 +1,5 @@
+"""Model families."""
+
+from .llama import Llama
+
+__all__ = ["Llama"]
