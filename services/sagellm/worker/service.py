@@ -13,7 +13,7 @@ import nats.js.errors
 
 from sagellm.broker import Connection, ensure_topology
 from sagellm.settings import Settings
-from sagellm_engine.contract import AsyncEngine, ServedModel, StepOutput
+from sagellm_engine.contract import AsyncEngine, ServedModel
 from sagellm_engine.tokenizer import Tokenizer
 from sagellm_schemas import EngineState, InstanceInfo, ModelLoadError, SageError, subjects
 
@@ -63,14 +63,11 @@ class Worker:
             SageError: the model cannot be loaded, or NATS refuses what the worker needs.
         """
         try:
-            served = await _unless(stop, self._engine.start(self._emit))
+            served = await _unless(stop, self._engine.start(self._outbox.emit))
             if served is not None:
                 await self._serve(served, stop)
         finally:
             await self._engine.close()
-
-    def _emit(self, outputs: list[StepOutput]) -> None:
-        self._outbox.emit(outputs)
 
     async def _serve(self, served: ServedModel, stop: asyncio.Event) -> None:
         settings = self._settings
