@@ -101,7 +101,7 @@ async def connect(settings: Settings, name: str) -> AsyncIterator[Connection]:
         await _check(connection, settings, where)
         yield connection
     finally:
-        with contextlib.suppress(nats.errors.Error, TimeoutError):
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             await nc.close()
 
 
