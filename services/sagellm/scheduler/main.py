@@ -32,13 +32,13 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     make_router(settings.routing)
     name = f"scheduler-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     metrics = SchedulerMetrics()
-    async with connect(settings, name) as connection:
+    async with connect(settings, name) as connection, connect(settings, f"{name}-queue") as queue_connection:
         js = connection.js
         await ensure_topology(js, settings)
         attempts = Attempts(js, await js.key_value(subjects.ATTEMPTS_BUCKET))
         lease = LeaderLease(await js.key_value(subjects.LEASE_BUCKET), name, settings.lease_ttl_s)
         models = Models(js, await js.key_value(subjects.MODELS_BUCKET))
-        service = SchedulerService(settings, connection, lease, attempts, models, metrics)
+        service = SchedulerService(settings, connection, queue_connection, lease, attempts, models, metrics)
         with exposed(metrics, settings.metrics_port):
             await _until(stop, service)
 

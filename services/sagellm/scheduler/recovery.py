@@ -138,6 +138,7 @@ class Recovery:
             "request %s failed %d times, now a dead letter: %s", tracked.id, tracked.failures, last.message
         )
         await self._dead_letters.put(
+            sequence=tracked.sequence,
             request_id=tracked.id,
             model=tracked.request.model,
             errors=tracked.errors,
