@@ -134,6 +134,7 @@ class Leader:
             async with asyncio.TaskGroup() as tasks:
                 start(tasks, self._lease.keep(self._dispatcher.wake), "lease")
                 start(tasks, self._outbox.run(), "outbox")
+                start(tasks, self._dispatcher.run(), "dispatcher")
                 await self._learn()
                 start(tasks, self._rejections.run(), "rejections")
                 start(tasks, self._recovery.run(), "recovery")

@@ -141,9 +141,10 @@ def _check_subjects(request: InferenceRequest, subject: str) -> None:
 
 def _may_answer(reply_to: str) -> bool:
     """Whether frames may go to `reply_to`: to publish on the system's own subjects would be to act in our name."""
-    return _OWN_SUBJECT.fullmatch(reply_to) is not None and (
-        not reply_to.startswith(subjects.PREFIX + ".") or subjects.owner_of(reply_to) is not None
-    )
+    if reply_to.startswith(subjects.PREFIX + "."):
+        owner = subjects.owner_of(reply_to)
+        return owner is not None and subjects.replies(owner) == reply_to
+    return _OWN_SUBJECT.fullmatch(reply_to) is not None
 
 
 def _salvage(data: bytes, content_type: str) -> dict[Any, Any]:

@@ -83,6 +83,8 @@ class SchedulerService:
                     logger.warning("leadership lost: %s; standing by", lost.exceptions[0])
                 except* STEP_DOWN as failed:
                     logger.warning("leadership given up, NATS fails: %r; standing by", failed.exceptions[0])
+                    self._reconnected.set()
+                    await asyncio.sleep(RETRY_PAUSE_S)
                 finally:
                     self._leader = None
                     self._metrics.leader.set(0)
@@ -114,6 +116,7 @@ class SchedulerService:
         """Once a second: gauges; and a standby forgets instances that are silent (a leader probes them)."""
         while True:
             await asyncio.sleep(1.0)
+            self._metrics.count_instances(self._instances.all())
             if self._leader is not None:
                 self._leader.measure()
                 continue

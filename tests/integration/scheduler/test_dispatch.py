@@ -186,6 +186,19 @@ async def test_the_same_id_again_is_the_same_request(settings: Settings, connect
         assert worker.items.empty()
 
 
+async def test_an_id_may_be_used_again_after_its_request_has_ended(
+    settings: Settings, connection: Connection
+) -> None:
+    reader = await FakeReader(connection).start()
+    async with scheduling(settings), FakeWorker(settings, "w1") as worker:
+        await reader.send("a")
+        first = await worker.items.next()
+        await worker.end(first)
+        await reader.end_of("a")
+        await connection.js.publish(subjects.requests(MODEL), encode(first.request))
+        assert (await worker.items.next()).attempt > first.attempt
+
+
 async def test_an_id_in_use_by_another_reader_is_refused(settings: Settings, connection: Connection) -> None:
     first = await FakeReader(connection, "first").start()
     second = await FakeReader(connection, "second").start()

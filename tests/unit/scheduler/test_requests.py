@@ -39,7 +39,7 @@ def test_every_dispatch_has_a_higher_attempt_than_all_before_it(history: list[st
 
 
 def test_a_settled_request_is_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "REMEMBERED_SETTLED", 2)
+    monkeypatch.setattr(requests, "REMEMBERED", 2)
     table = RequestTable()
     for sequence in (1, 2, 3):
         table.add(make_request(sequence))
