@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from sagellm.broker import Connection
-from sagellm.ingress.infer import infer_service
-from sagellm.ingress.service import open_service
+from sagellm.ingress.main import run as run_ingress
 from sagellm.scheduler.main import run as run_scheduler
 from sagellm.settings import Settings
 from sagellm.worker import run as run_worker
@@ -26,7 +25,7 @@ QUESTION = "What is NATS?"
 
 @pytest.fixture
 async def pipeline(settings: Settings, connection: Connection) -> AsyncIterator[Settings]:
-    """Scheduler, worker and the micro service, running."""
+    """Scheduler, worker and ingress, running."""
     settings = settings.model_copy(
         update={"engine": "mock", "model": MODEL, "mock_text": SENTENCE, "drain_timeout_s": 0.0, "port": 0}
     )
@@ -43,8 +42,12 @@ async def pipeline(settings: Settings, connection: Connection) -> AsyncIterator[
         stack.push_async_callback(asyncio.gather, scheduler, worker)
         stack.callback(stop.set)
         await asyncio.wait_for(ready.wait(), 20)
-        service = await stack.enter_async_context(open_service(settings))
-        await stack.enter_async_context(infer_service(service))
+        # After the worker, so that it knows the model from the start.
+        listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        ingress = asyncio.create_task(run_ingress(settings, stop, on_ready=listening.set_result))
+        stack.push_async_callback(asyncio.gather, ingress)
+        stack.callback(stop.set)
+        await asyncio.wait_for(listening, 20)
         yield settings
 
 
