@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from sagellm.settings import Settings
@@ -18,6 +19,25 @@ from sagellm_schemas import BrokerError
 logger = logging.getLogger(__name__)
 
 Hook = Callable[[], Awaitable[None]]
+
+
+class _TolerantClient(Client):
+    """The client, but for one thing: a subject that is not UTF-8, which the server lets pass and anyone may send.
+
+    nats-py's reading would stop at it for good. Here it becomes a subject with replacement characters.
+    """
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        return self.msg_class(
+            subject=subject.decode(errors="replace"),
+            reply=reply.decode(errors="replace"),
+            data=data,
+            headers=headers,
+            _client=self,
+            _sid=sid,
+        )
 
 
 class Connection:
@@ -56,7 +76,7 @@ async def connect(settings: Settings, name: str) -> AsyncIterator[Connection]:
     Raises:
         BrokerError: nothing listens, wrong credentials, no JetStream, or `max_payload` is too small.
     """
-    nc = Client()
+    nc = _TolerantClient()
     connection = Connection(nc)
     refused = asyncio.Event()
 
@@ -101,7 +121,7 @@ async def connect(settings: Settings, name: str) -> AsyncIterator[Connection]:
         await _check(connection, settings, where)
         yield connection
     finally:
-        with contextlib.suppress(nats.errors.Error, TimeoutError):
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             await nc.close()
 
 

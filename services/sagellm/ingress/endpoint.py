@@ -69,7 +69,7 @@ class Endpoint(Generic[B]):
             status = 500
             with contextlib.suppress(RuntimeError):  # where the response has begun, the server cuts it off
                 await send_error(send, SageError("an internal error; the log has details").body())
-        self._service.metrics.requests.labels(self._dialect.name, status).inc()
+        self._service.metrics.count(self._dialect.name, status)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> int:
         service, dialect = self._service, self._dialect

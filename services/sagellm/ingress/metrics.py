@@ -30,7 +30,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
+        self._requests = Counter(
             "sagellm_ingress_requests", "Requests by outcome", ["endpoint", "status"], registry=self.registry
         )
         self.in_flight = Gauge(
@@ -44,6 +44,14 @@ class Metrics:
         self.output_tokens = self._counter("output_tokens", "Output tokens of finished requests")
         self.registry.register(self.itl)
         self._models: dict[str, ModelMetrics] = {}
+        self._outcomes: dict[tuple[str, int], Counter] = {}
+
+    def count(self, endpoint: str, status: int) -> None:
+        """Count one request that was answered with `status`."""
+        found = self._outcomes.get((endpoint, status))
+        if found is None:
+            found = self._outcomes[endpoint, status] = self._requests.labels(endpoint, status)
+        found.inc()
 
     def model(self, name: str) -> ModelMetrics:
         """The series of a known model."""

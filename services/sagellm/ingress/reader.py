@@ -20,7 +20,7 @@ class Reader:
     attempt: nothing more of it is passed on, and only a higher attempt can go on.
     """
 
-    __slots__ = ("_inbox", "_replayed_chars", "_text_chars", "_text_ends", "attempt", "choice", "gapped", "held")
+    __slots__ = ("_inbox", "_repeated", "_text_chars", "_text_ends", "attempt", "choice", "gapped", "held")
 
     def __init__(self, choice: int, inbox: Inbox) -> None:
         self.choice = choice
@@ -31,7 +31,7 @@ class Reader:
         self._inbox = inbox
         self._text_chars = 0
         self._text_ends = array("q")  # after each held token, how much text had come
-        self._replayed_chars: int | None = None  # where in the text a repeating attempt stands
+        self._repeated: tuple[int, int] | None = None  # token and character where a repeating attempt stands
 
     def feed(self, event: Event) -> Fed:
         """Pass on what is new in `event`; tells whether the answer has ended, or has a hole just now."""
@@ -40,7 +40,9 @@ class Reader:
                 return "more"
             self.expect(event.attempt)
         if type(event) is Tokens:
-            if event.offset == len(self.held) and self._replayed_chars is None and not self.gapped:
+            if self.gapped:
+                return "more"
+            if event.offset == len(self.held) and self._repeated is None:
                 self._take(event)
                 return "more"
             return self._out_of_order(event)
@@ -55,7 +57,7 @@ class Reader:
         if attempt > self.attempt:
             self.attempt = attempt
             self.gapped = False
-            self._replayed_chars = None
+            self._repeated = None
 
     def fail(self, error: ErrorBody) -> None:
         """End the answer with an error of our own."""
@@ -63,32 +65,30 @@ class Reader:
 
     def _take(self, event: Tokens) -> None:
         before = self._text_chars
-        self._text_chars = before + len(event.text)
-        count = len(event.token_ids)
-        if count == 1:
-            self.held.append(event.token_ids[0])
-            self._text_ends.append(self._text_chars)
-        elif count:
-            self.held.extend(event.token_ids)
-            self._text_ends.extend([before] * (count - 1))
-            self._text_ends.append(self._text_chars)
+        self._text_chars = after = before + len(event.text)
+        ids = event.token_ids
+        if len(ids) == 1:
+            self.held.append(ids[0])
+            self._text_ends.append(after)
+        elif ids:
+            self.held.extend(ids)
+            self._text_ends.extend([before] * (len(ids) - 1))
+            self._text_ends.append(after)
         self._inbox.put(self.choice, event)
 
     def _out_of_order(self, event: Tokens) -> Fed:
         held = len(self.held)
-        if self.gapped:
-            return "more"
         if event.offset > held:
             self.gapped = True
             return "gap"
-        if self._replayed_chars is None:
-            self._replayed_chars = self._text_ends[event.offset - 1] if event.offset else 0
-        known_chars = self._text_chars - self._replayed_chars
-        self._replayed_chars += len(event.text)
+        if self._repeated is not None and self._repeated[0] == event.offset:
+            first_char = self._repeated[1]
+        else:
+            first_char = self._text_ends[event.offset - 1] if event.offset else 0
+        end = event.offset + len(event.token_ids), first_char + len(event.text)
+        self._repeated = None if end[0] >= held and end[1] >= self._text_chars else end
         new_ids = event.token_ids[held - event.offset :]
-        new_text = event.text[max(0, known_chars) :]
-        if len(event.text) >= known_chars and event.offset + len(event.token_ids) >= held:
-            self._replayed_chars = None
+        new_text = event.text[max(0, self._text_chars - first_char) :]
         if new_ids or new_text:
             logprobs = event.logprobs and event.logprobs[held - event.offset :]
             self._take(

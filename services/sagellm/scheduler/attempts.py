@@ -1,8 +1,10 @@
 """What outlives a leader: the term, and how often each outstanding request was tried."""
 
 import asyncio
+import logging
 
 import msgspec
+import nats.errors
 import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
@@ -10,6 +12,8 @@ from nats.js.kv import KeyValue
 from sagellm.scheduler.buckets import read_bucket
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm_schemas import ErrorBody, subjects
+
+logger = logging.getLogger(__name__)
 
 TERM_KEY = "term"
 PREFIX = "request."
@@ -64,9 +68,11 @@ class Attempts:
         """Remove the records of ended requests, for as long as the service lives."""
         while True:
             request_id = await self._ended.get()
-            await self._js.purge_stream(
-                f"KV_{subjects.ATTEMPTS_BUCKET}", subject=f"$KV.{subjects.ATTEMPTS_BUCKET}.{PREFIX}{request_id}"
-            )
+            subject = f"$KV.{subjects.ATTEMPTS_BUCKET}.{PREFIX}{request_id}"
+            try:
+                await self._js.purge_stream(f"KV_{subjects.ATTEMPTS_BUCKET}", subject=subject)
+            except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
+                logger.warning("the attempts of ended request %s are kept: %s", request_id, error)
 
     async def load(self) -> dict[str, AttemptRecord]:
         """Every stored record, by request id."""

@@ -29,13 +29,14 @@ class DeadLetters:
     async def put(
         self,
         *,
+        sequence: int,
         request_id: str,
         model: str,
         errors: list[ErrorBody],
         request: InferenceRequest | None = None,
         raw: bytes = b"",
     ) -> None:
-        """Store one letter; where that fails again and again, the log has to do.
+        """Store one letter, once however many leaders try; where that fails again and again, the log has to do.
 
         A request too large for the letter is left out of it, but for its first bytes.
         """
@@ -49,12 +50,15 @@ class DeadLetters:
         )
         payload = encode(letter)
         if len(payload) > self._max_payload_bytes and request is not None:
-            await self.put(request_id=request_id, model=model, errors=errors[-1:], raw=encode(request))
+            await self.put(
+                sequence=sequence, request_id=request_id, model=model, errors=errors[-1:], raw=encode(request)
+            )
             return
         self._metrics.dead_letters.inc()
+        once = {subjects.MESSAGE_ID: f"{sequence}-{request_id}"}
         for _ in range(TRIES):
             try:
-                await self._js.publish(subjects.deadletter(model), payload)
+                await self._js.publish(subjects.deadletter(model), payload, headers=once)
             except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
                 problem = error
                 await asyncio.sleep(PAUSE_S)

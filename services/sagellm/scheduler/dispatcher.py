@@ -18,7 +18,7 @@ from sagellm_schemas import MessageTooLarge, RequestStatus, WorkItem, encode
 class Dispatcher:
     """Holds the waiting requests and hands them to instances with free credits.
 
-    `may_dispatch` is asked at the start of every pass: whether this process certainly leads and is connected.
+    `may_dispatch` is asked before every pass: whether this process certainly leads and is connected.
     """
 
     def __init__(
@@ -42,9 +42,8 @@ class Dispatcher:
         self._term = term
         self._max_item_bytes = max_item_bytes
         self._may_dispatch = may_dispatch
-        self._loop = asyncio.get_running_loop()
         self._queues: dict[str, RequestQueue] = {}
-        self._pass_due = False
+        self._due = asyncio.Event()
         self._turns = 0
 
     def enqueue(self, tracked: TrackedRequest) -> None:
@@ -62,9 +61,15 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Something has changed: make one pass, after all that is ready to run now."""
-        if not self._pass_due:
-            self._pass_due = True
-            self._loop.call_soon(self._pass)
+        self._due.set()
+
+    async def run(self) -> None:
+        """Make passes for as long as this leader leads."""
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            if self._may_dispatch():
+                self._pass()
 
     def charge(self, tracked: TrackedRequest, tokens: int) -> None:
         """Tell the policy what a request has used."""
@@ -75,9 +80,7 @@ class Dispatcher:
         return {model: len(queue) for model, queue in self._queues.items()}
 
     def _pass(self) -> None:
-        self._pass_due = False
-        if not self._may_dispatch():
-            return
+        turns_before = self._turns
         now_s = time.time()
         for model, queue in self._queues.items():
             if not queue:
@@ -88,6 +91,7 @@ class Dispatcher:
                 self._dispatch(tracked, instance, now_s)
                 if not instance.has_credit:
                     candidates.remove(instance)
+        self._metrics.dispatches.inc(self._turns - turns_before)
 
     def _dispatch(self, tracked: TrackedRequest, instance: Instance, now_s: float) -> None:
         first = tracked.attempt == 0
@@ -112,7 +116,6 @@ class Dispatcher:
         instance.last_turn = self._turns
         self._outbox.publish(instance.work_subject, item)
         self._policy.charge(tracked, len(tracked.request.prompt_token_ids or ()))
-        self._metrics.dispatches.inc()
         if first:
             self._metrics.wait.observe(max(0.0, now_s - tracked.arrival_s))
 

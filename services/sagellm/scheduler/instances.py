@@ -70,6 +70,12 @@ class Instances:
     def heard(self, stats: InstanceStats, now_s: float) -> Instance:
         """Take in a heartbeat; an unknown instance becomes known."""
         instance = self._by_id.get(stats.info.instance_id)
+        if instance is not None and (instance.info.model, instance.info.role) != (
+            stats.info.model,
+            stats.info.role,
+        ):
+            self.forget(instance)
+            instance = None
         if instance is None:
             instance = self._by_id[stats.info.instance_id] = Instance(stats.info, stats.state, now_s)
             self._by_model.setdefault(stats.info.model, []).append(instance)

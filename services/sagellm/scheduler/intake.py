@@ -30,6 +30,7 @@ CONSUMER = "scheduler"
 ACK_WAIT_S = 3600.0
 YIELD_EVERY = 128
 SILENT_BEATS = 3
+RETRY_PAUSE_S = 0.25
 
 
 class Intake:
@@ -83,10 +84,12 @@ class Intake:
                     if time.monotonic() - self._heard_s < SILENT_BEATS * self._timings.consumer_heartbeat_s:
                         continue
                     logger.warning("the queue's consumer is silent, making it anew")
-                if self._connection.connected:
+                try:
                     await self._make_consumer()
-                else:
-                    await asyncio.sleep(self._timings.consumer_heartbeat_s / 10)
+                except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
+                    logger.warning("the queue's consumer cannot be made: %r; trying again", error)
+                    self._remake.set()
+                    await asyncio.sleep(RETRY_PAUSE_S)
         finally:
             await self._unsubscribe()
 
@@ -102,6 +105,7 @@ class Intake:
             await js.delete_consumer(subjects.REQUESTS_STREAM, CONSUMER)
         inbox = self._connection.nc.new_inbox()
         self._ordinal = 0
+        self._replay_ends_at = None
         self._heard_s = time.monotonic()
         self._subscription = await self._connection.nc.subscribe(
             inbox, cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0
@@ -121,13 +125,9 @@ class Intake:
                 mem_storage=True,
             ),
         )
-        if self._replay_ends_at is None:
-            delivered = info.delivered.consumer_seq if info.delivered else 0
-            self._replay_ends_at = (info.num_pending or 0) + delivered
-        self._note_replay()
-
-    def _note_replay(self) -> None:
-        if self._replay_ends_at is not None and self._ordinal >= self._replay_ends_at:
+        delivered = info.delivered.consumer_seq if info.delivered else 0
+        self._replay_ends_at = (info.num_pending or 0) + delivered
+        if self._ordinal >= self._replay_ends_at:
             self.replayed.set()
 
     async def _unsubscribe(self) -> None:
@@ -147,7 +147,8 @@ class Intake:
             logger.warning("messages of the queue were missed, consuming anew")
             self.remake()
         self._accept_delivery(message, delivery)
-        self._note_replay()
+        if delivery.pending == 0 or self._ordinal == self._replay_ends_at:
+            self.replayed.set()
         if not self._ordinal % YIELD_EVERY:
             self._heard_s = time.monotonic()
             await asyncio.sleep(0)  # a replay of the whole queue must not hold up the lease

@@ -6,6 +6,7 @@ import logging
 from sagellm.broker import Connection
 from sagellm.scheduler.adoption import Adoption
 from sagellm.scheduler.attempts import Attempts
+from sagellm.scheduler.background import start
 from sagellm.scheduler.cancellations import Cancellations
 from sagellm.scheduler.dead_letters import DeadLetters
 from sagellm.scheduler.dispatcher import Dispatcher
@@ -41,6 +42,7 @@ class Leader:
         settings: Settings,
         timings: Timings,
         connection: Connection,
+        queue_connection: Connection,
         lease: LeaderLease,
         attempts: Attempts,
         models: Models,
@@ -94,7 +96,7 @@ class Leader:
             models, dead_letters, replies, self._outbox, metrics, self._accept, self._table.settled
         )
         self._intake = Intake(
-            connection,
+            queue_connection,
             self._table,
             models,
             cancellations,
@@ -130,15 +132,16 @@ class Leader:
         )
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._lease.keep(self._dispatcher.wake), name="lease")
-                tasks.create_task(self._outbox.run(), name="outbox")
+                start(tasks, self._lease.keep(self._dispatcher.wake), "lease")
+                start(tasks, self._outbox.run(), "outbox")
+                start(tasks, self._dispatcher.run(), "dispatcher")
                 await self._learn()
-                tasks.create_task(self._rejections.run(), name="rejections")
-                tasks.create_task(self._recovery.run(), name="recovery")
-                tasks.create_task(self._attempts.run(), name="attempts")
-                tasks.create_task(self._intake.run(), name="intake")
+                start(tasks, self._rejections.run(), "rejections")
+                start(tasks, self._recovery.run(), "recovery")
+                start(tasks, self._attempts.run(), "attempts")
+                start(tasks, self._intake.run(), "intake")
                 await self._replay()
-                tasks.create_task(self._liveness.run(), name="liveness")
+                start(tasks, self._liveness.run(), "liveness")
         finally:
             self._metrics.waiting.clear()
             if self._connection.connected:

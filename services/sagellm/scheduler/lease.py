@@ -54,7 +54,7 @@ class LeaderLease:
                     return
                 revision = entry.revision or 0
                 if revision != seen_revision:
-                    seen_revision, seen_s = revision, asked_s
+                    seen_revision, seen_s = revision, time.monotonic()
                 elif asked_s - seen_s > self._ttl_s:
                     self._won(await self._bucket.update(KEY, self._value, last=revision), asked_s)
                     return

@@ -9,6 +9,7 @@ import nats.js.errors
 
 from sagellm.broker import Connection
 from sagellm.scheduler.adoption import Adoption
+from sagellm.scheduler.background import start
 from sagellm.scheduler.dispatcher import Dispatcher
 from sagellm.scheduler.instances import Instance, Instances
 from sagellm.scheduler.metrics import SchedulerMetrics
@@ -71,7 +72,7 @@ class Liveness:
                 for instance in self._instances.all():
                     if instance.id not in self._asking and self._is_doubtful(instance):
                         self._asking.add(instance.id)
-                        tasks.create_task(self._ask(instance), name=f"asking {instance.id}")
+                        start(tasks, self._ask(instance), f"asking {instance.id}")
 
     def _is_doubtful(self, instance: Instance) -> bool:
         silent_s = time.monotonic() - instance.heard_s

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from sagellm.scheduler.instances import Instance
+from sagellm_schemas import SettingsError
+
 WAIT_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 
@@ -37,6 +40,12 @@ class SchedulerMetrics:
         )
         self.fenced = self._counter("fenced_instances", "Instances found dead or hung")
 
+    def count_instances(self, instances: list[Instance]) -> None:
+        """Bring the number of instances up to date."""
+        self.instances.clear()
+        for instance in instances:
+            self.instances.labels(instance.info.model, instance.state).inc()
+
     def _counter(self, name: str, what: str) -> Counter:
         return Counter(f"sagellm_scheduler_{name}", what, registry=self.registry)
 
@@ -50,7 +59,12 @@ def exposed(metrics: SchedulerMetrics, port: int | None) -> Iterator[None]:
     if port is None:
         yield
         return
-    server, thread = start_http_server(port, registry=metrics.registry)
+    try:
+        server, thread = start_http_server(port, registry=metrics.registry)
+    except OSError as error:
+        raise SettingsError(
+            f"metrics cannot be served at port {port}: {error.strerror}; SAGELLM_METRICS_PORT"
+        ) from None
     try:
         yield
     finally:

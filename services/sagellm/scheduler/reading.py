@@ -1,6 +1,7 @@
 """From a message of the durable queue to a request that can be tracked, or to the reason why it cannot."""
 
 import random
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ from sagellm_schemas import (
 MAX_SUBJECT_CHARACTERS = 512
 MAX_ID_CHARACTERS = 128
 SEED_BITS = 63
+
+_OWN_SUBJECT = re.compile(rf"[^$\x00-\x20*>\x7f][^\x00-\x20*>\x7f]{{0,{MAX_SUBJECT_CHARACTERS - 1}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class Reader:
                 sequence=delivery.sequence,
                 ack_subject=message.reply,
                 reply_format=reply_format,
-                priority=int(RequestPriority.parse(request.priority)),
+                priority=_number(request.priority),
                 arrival_s=request.arrival_time or delivery.stored_s,
             )
         except SageError as error:
@@ -97,6 +100,10 @@ class Reader:
                 error=error,
                 raw=message.data,
             )
+
+
+def _number(priority: int | str) -> int:
+    return priority if isinstance(priority, int) else RequestPriority.parse(priority).value
 
 
 def _format(data: bytes, headers: dict[str, str]) -> str:
@@ -134,12 +141,10 @@ def _check_subjects(request: InferenceRequest, subject: str) -> None:
 
 def _may_answer(reply_to: str) -> bool:
     """Whether frames may go to `reply_to`: to publish on the system's own subjects would be to act in our name."""
-    return (
-        0 < len(reply_to) <= MAX_SUBJECT_CHARACTERS
-        and not any(c <= " " or c in "*>" for c in reply_to)
-        and not reply_to.startswith("$")
-        and (not reply_to.startswith(subjects.PREFIX + ".") or subjects.owner_of(reply_to) is not None)
-    )
+    if reply_to.startswith(subjects.PREFIX + "."):
+        owner = subjects.owner_of(reply_to)
+        return owner is not None and subjects.replies(owner) == reply_to
+    return _OWN_SUBJECT.fullmatch(reply_to) is not None
 
 
 def _salvage(data: bytes, content_type: str) -> dict[Any, Any]:

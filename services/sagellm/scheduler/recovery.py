@@ -11,6 +11,7 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from sagellm.scheduler.attempts import Attempts
+from sagellm.scheduler.background import start
 from sagellm.scheduler.dead_letters import DeadLetters
 from sagellm.scheduler.endings import Endings
 from sagellm.scheduler.metrics import SchedulerMetrics
@@ -90,9 +91,9 @@ class Recovery:
                 for tracked, changed in batch:
                     by_owner[subjects.owner_of(tracked.request.reply_to)].append((tracked, changed))
                 for owner, theirs in by_owner.items():
-                    for start in range(0, len(theirs), BATCH):
-                        tasks.create_task(
-                            self._bring_back(owner, theirs[start : start + BATCH]), name=f"recovery for {owner}"
+                    for first in range(0, len(theirs), BATCH):
+                        start(
+                            tasks, self._bring_back(owner, theirs[first : first + BATCH]), f"recovery for {owner}"
                         )
 
     def _again(self, tracked: TrackedRequest, *, changed: bool) -> None:
@@ -101,16 +102,18 @@ class Recovery:
         self._waiting.put_nowait((tracked, changed))
 
     async def _bring_back(self, owner: str | None, batch: list[tuple[TrackedRequest, bool]]) -> None:
-        going_on = []
+        going_on: list[TrackedRequest] = []
+        changed_ones: list[TrackedRequest] = []
         for tracked, changed in batch:
             if tracked.failures >= self._max_attempts:
                 await self._give_up(tracked)
             elif tracked.cancelled:
                 self._endings.cancel(tracked)
             else:
-                if changed:
-                    await self._save(tracked)
                 going_on.append(tracked)
+                if changed:
+                    changed_ones.append(tracked)
+        await asyncio.gather(*(self._save(tracked) for tracked in changed_ones))
         if owner is not None and going_on:
             held = await self._ask(owner, going_on)
             for tracked in going_on:
@@ -138,6 +141,7 @@ class Recovery:
             "request %s failed %d times, now a dead letter: %s", tracked.id, tracked.failures, last.message
         )
         await self._dead_letters.put(
+            sequence=tracked.sequence,
             request_id=tracked.id,
             model=tracked.request.model,
             errors=tracked.errors,

@@ -100,6 +100,7 @@ class Rejections:
     async def _reject(self, rejection: Rejection) -> None:
         error = self._error(rejection).body()
         await self._dead_letters.put(
+            sequence=rejection.sequence,
             request_id=rejection.request_id,
             model=rejection.model,
             errors=[error],

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from sagellm_schemas import ErrorBody, InferenceRequest, RequestStatus
 
-REMEMBERED_SETTLED = 200_000
+REMEMBERED = 100_000
 
 
 @dataclass(slots=True, eq=False)
@@ -50,12 +50,14 @@ class TrackedRequest:
 
 
 class RequestTable:
-    """Every request that has not ended, by id and by sequence, and the sequences that ended lately."""
+    """Every request that has not ended, by id and by sequence; and of those that ended lately, their sequences and
+    last attempts."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, TrackedRequest] = {}
         self._by_sequence: dict[int, TrackedRequest] = {}
         self._settled: dict[int, None] = {}
+        self._attempts: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -77,7 +79,11 @@ class RequestTable:
         return sequence in self._settled
 
     def add(self, tracked: TrackedRequest) -> None:
-        """Begin to answer for a request; its id and sequence are new."""
+        """Begin to answer for a request; its id and sequence are not those of another in this table.
+
+        Where the id was used before, attempts go on after the old ones, which workers take for ended.
+        """
+        tracked.attempt = self._attempts.pop(tracked.request.id, 0)
         self._by_id[tracked.request.id] = tracked
         self._by_sequence[tracked.sequence] = tracked
 
@@ -86,9 +92,12 @@ class RequestTable:
         del self._by_id[tracked.request.id]
         del self._by_sequence[tracked.sequence]
         self.settled(tracked.sequence)
+        self._attempts[tracked.request.id] = tracked.attempt
+        if len(self._attempts) > REMEMBERED:
+            del self._attempts[next(iter(self._attempts))]
 
     def settled(self, sequence: int) -> None:
         """Remember that the message at `sequence` needs nothing but an acknowledgement."""
         self._settled[sequence] = None
-        if len(self._settled) > REMEMBERED_SETTLED:
+        if len(self._settled) > REMEMBERED:
             del self._settled[next(iter(self._settled))]

@@ -84,10 +84,12 @@ class Intake:
             await self._connection.js.add_consumer(subjects.WORK_STREAM, self._consumer)
 
     async def close(self) -> None:
-        """Remove the consumer."""
+        """Remove the consumer, and items that nobody will take any more: the scheduler knows them."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await self._connection.js.delete_consumer(subjects.WORK_STREAM, str(consumer.name))
+            js = self._connection.js
+            await js.delete_consumer(subjects.WORK_STREAM, str(consumer.name))
+            await js.purge_stream(subjects.WORK_STREAM, subject=consumer.filter_subject)
 
     async def _on_message(self, msg: Msg) -> None:
         try:

@@ -131,6 +131,7 @@ class Worker:
         except TimeoutError:
             logger.info("handing back %d requests", len(self._ledger.jobs))
             orders.preempt(list(self._ledger.jobs.values()))
+        await self._publisher.flush()  # acknowledgements are worth nothing once the consumer has gone
         try:
             async with asyncio.timeout(self._settings.publish_timeout_s):
                 await intake.close()

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import os
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -39,6 +42,7 @@ from sagellm_schemas import (
 )
 
 MODEL = "tiny"
+MAX_PAYLOAD_BYTES = 1 << 20
 TIMEOUT_S = 15.0
 
 
@@ -57,9 +61,11 @@ class FakeWorker:
     """Registers, heartbeats, takes work and answers control as a worker does; what happens to an item is up to
     the test: it finds it in `items` and calls `end`, or gives `auto` to end each at once."""
 
-    def __init__(self, settings: Settings, name: str, *, model: str = MODEL, credits: int = 4, auto: bool = False):
+    def __init__(
+        self, settings: Settings, name: str, *, model: str = MODEL, capacity: int = 4, auto: bool = False
+    ):
         self.settings = settings
-        self.info = InstanceInfo(instance_id=name, model=model, max_concurrent_requests=credits)
+        self.info = InstanceInfo(instance_id=name, model=model, max_concurrent_requests=capacity)
         self.auto = auto
         self.items = Inbox()
         self.controls = Inbox()
@@ -85,9 +91,7 @@ class FakeWorker:
         )
         instances = await js.key_value(subjects.INSTANCES_BUCKET)
         await instances.put(subjects.token(name), encode(self.info))
-        self._work = await js.subscribe(
-            subjects.work(self.info.role, name), stream=subjects.WORK_STREAM, cb=self._on_item, manual_ack=True
-        )
+        await self.subscribe()
         self._beating = asyncio.create_task(self._beat())
         return self
 
@@ -96,6 +100,11 @@ class FakeWorker:
         await asyncio.gather(self._beating, return_exceptions=True)
         await self._stack.aclose()
 
+    async def subscribe(self) -> None:
+        """Take work; again after a restart of the broker, whose memory is gone."""
+        subject = subjects.work(self.info.role, self.info.instance_id)
+        await self.connection.js.subscribe(subject, stream=subjects.WORK_STREAM, cb=self._on_item, manual_ack=True)
+
     async def kill(self) -> None:
         """Gone from one moment to the next."""
         await self.__aexit__()
@@ -103,10 +112,9 @@ class FakeWorker:
     async def heartbeat(self) -> None:
         await self.connection.nc.publish(subjects.stats(self.info.instance_id), encode(self._stats()))
 
-    async def tell(self, request_id: str, token_ids: list[int], offset: int = 0) -> None:
+    async def tell(self, item: WorkItem, token_ids: list[int], offset: int = 0) -> None:
         """Send tokens to the reader."""
-        item = self.requests[request_id]
-        event = Tokens(id=request_id, attempt=item.attempt, offset=offset, token_ids=token_ids)
+        event = Tokens(id=item.request.id, attempt=item.attempt, offset=offset, token_ids=token_ids)
         await self._frame(item, event)
 
     async def end(
@@ -242,6 +250,39 @@ class FakeScheduler:
     async def stop(self) -> None:
         self.stop_event.set()
         await self.task
+
+
+class SchedulerProcess:
+    """A scheduler in a process of its own, to be killed or frozen."""
+
+    SCRIPT = (
+        "import asyncio; from sagellm.logs import configure; configure('info', 'scheduler');"
+        "from sagellm.scheduler.main import run; from sagellm.settings import Settings;"
+        "asyncio.run(run(Settings.load(), asyncio.Event()))"
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    async def __aenter__(self) -> "SchedulerProcess":
+        environment = os.environ | self.settings.environment() | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        self.process = await asyncio.create_subprocess_exec(sys.executable, "-c", self.SCRIPT, env=environment)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.process.wait()
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
 
 
 async def publish(connection: Connection, request: InferenceRequest) -> None:

@@ -35,7 +35,7 @@ async def test_a_request_is_dispatched_and_leaves_the_queue_when_it_has_ended(
 
 async def test_a_critical_request_jumps_the_queue(settings: Settings, connection: Connection) -> None:
     reader = await FakeReader(connection).start()
-    async with scheduling(settings), FakeWorker(settings, "w1", credits=1) as worker:
+    async with scheduling(settings), FakeWorker(settings, "w1", capacity=1) as worker:
         await reader.send("running")
         running = await worker.items.next()
         await reader.send("background", priority=RequestPriority.BACKGROUND)
@@ -54,7 +54,7 @@ async def test_a_critical_request_jumps_the_queue(settings: Settings, connection
 async def test_with_fifo_arrival_is_all_that_counts(settings: Settings, connection: Connection) -> None:
     settings = settings.model_copy(update={"policy": "fifo"})
     reader = await FakeReader(connection).start()
-    async with scheduling(settings), FakeWorker(settings, "w1", credits=1, auto=True) as worker:
+    async with scheduling(settings), FakeWorker(settings, "w1", capacity=1, auto=True) as worker:
         ids = [f"r{i}" for i in range(20)]
         for number, request_id in enumerate(ids):
             await reader.send(request_id, priority=4 - number % 5)
@@ -63,7 +63,7 @@ async def test_with_fifo_arrival_is_all_that_counts(settings: Settings, connecti
 
 async def test_a_worker_never_holds_more_than_its_credits(settings: Settings, connection: Connection) -> None:
     reader = await FakeReader(connection).start()
-    async with scheduling(settings), FakeWorker(settings, "w1", credits=3) as worker:
+    async with scheduling(settings), FakeWorker(settings, "w1", capacity=3) as worker:
         for i in range(10):
             await reader.send(f"r{i}")
         for _ in range(10):
@@ -76,8 +76,8 @@ async def test_a_worker_never_holds_more_than_its_credits(settings: Settings, co
 async def test_load_is_balanced_within_one_burst(settings: Settings, connection: Connection) -> None:
     reader = await FakeReader(connection).start()
     async with (
-        FakeWorker(settings, "big", credits=6) as big,
-        FakeWorker(settings, "small", credits=3) as small,
+        FakeWorker(settings, "big", capacity=6) as big,
+        FakeWorker(settings, "small", capacity=3) as small,
     ):
         for i in range(6):
             await reader.send(f"r{i}")
@@ -90,8 +90,8 @@ async def test_round_robin_takes_turns(settings: Settings, connection: Connectio
     settings = settings.model_copy(update={"routing": "round_robin"})
     reader = await FakeReader(connection).start()
     async with (
-        FakeWorker(settings, "big", credits=30) as big,
-        FakeWorker(settings, "small", credits=3) as small,
+        FakeWorker(settings, "big", capacity=30) as big,
+        FakeWorker(settings, "small", capacity=3) as small,
     ):
         for i in range(6):
             await reader.send(f"r{i}")
@@ -105,7 +105,7 @@ async def test_a_draining_worker_gets_nothing_new(settings: Settings, connection
     async with (
         scheduling(settings),
         FakeWorker(settings, "leaving") as leaving,
-        FakeWorker(settings, "staying", credits=30) as staying,
+        FakeWorker(settings, "staying", capacity=30) as staying,
     ):
         leaving.state = EngineState.DRAINING
         await leaving.heartbeat()
@@ -142,7 +142,7 @@ async def test_a_cancelled_request_in_the_queue_is_answered_and_never_runs(
     settings: Settings, connection: Connection
 ) -> None:
     reader = await FakeReader(connection).start()
-    async with scheduling(settings), FakeWorker(settings, "w1", credits=1) as worker:
+    async with scheduling(settings), FakeWorker(settings, "w1", capacity=1) as worker:
         await reader.send("running")
         running = await worker.items.next()
         for request_id in ("a", "b", "c"):
@@ -155,7 +155,9 @@ async def test_a_cancelled_request_in_the_queue_is_answered_and_never_runs(
         await until(lambda: queue_is_empty(connection))
 
 
-async def test_a_cancel_that_overtakes_its_request_still_counts(settings: Settings, connection: Connection) -> None:
+async def test_a_cancel_that_overtakes_its_request_still_counts(
+    settings: Settings, connection: Connection
+) -> None:
     reader = await FakeReader(connection).start()
     async with scheduling(settings), FakeWorker(settings, "w1", auto=True) as worker:
         await reader.send("first")
@@ -182,6 +184,19 @@ async def test_the_same_id_again_is_the_same_request(settings: Settings, connect
         await worker.end(other)
         await until(lambda: queue_is_empty(connection))
         assert worker.items.empty()
+
+
+async def test_an_id_may_be_used_again_after_its_request_has_ended(
+    settings: Settings, connection: Connection
+) -> None:
+    reader = await FakeReader(connection).start()
+    async with scheduling(settings), FakeWorker(settings, "w1") as worker:
+        await reader.send("a")
+        first = await worker.items.next()
+        await worker.end(first)
+        await reader.end_of("a")
+        await connection.js.publish(subjects.requests(MODEL), encode(first.request))
+        assert (await worker.items.next()).attempt > first.attempt
 
 
 async def test_an_id_in_use_by_another_reader_is_refused(settings: Settings, connection: Connection) -> None:

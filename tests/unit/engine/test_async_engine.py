@@ -1,4 +1,4 @@
-"""`SageEngine` keeps the contract: one emit per step, nothing after an abort, errors that stay where they belong."""
+"""`SageEngine` keeps the contract: one emit per step, nothing after an abort, errors stay where they belong."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

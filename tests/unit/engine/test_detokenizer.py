@@ -23,7 +23,7 @@ def pieces(tokenizer: Tokenizer, text: str, stop: list[str] | None = None, min_t
     return [*out, detokenizer.flush()]
 
 
-@pytest.mark.parametrize("text", ["plain", "naïve", "你好，世界", "👩‍👩‍👧‍👦 family", "🇨🇳🇫🇷", "mixed 你 and 🎉!"])
+@pytest.mark.parametrize("text", ["plain", "naïve", "你好世界", "👩‍👩‍👧‍👦 family", "🇨🇳🇫🇷", "mixed 你 and 🎉!"])
 def test_a_character_comes_out_whole_with_its_last_byte(tokenizer: Tokenizer, text: str) -> None:
     out = pieces(tokenizer, text)
     assert "".join(out) == text

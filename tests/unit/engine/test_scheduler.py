@@ -123,7 +123,7 @@ def test_a_prefix_that_is_cached_is_not_computed_again() -> None:
     first = sequence_of(0, 10)
     scheduler.add(first)
     step(scheduler)
-    second = Sequence("1", first.token_ids[:10] + [5, 6], SamplingParams(), max_tokens=9, arrival=1)
+    second = Sequence("1", [*first.token_ids[:10], 5, 6], SamplingParams(), max_tokens=9, arrival=1)
     scheduler.add(second)
     assert step(scheduler)[second] == 4
     assert second.num_cached == 8

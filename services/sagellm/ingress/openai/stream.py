@@ -80,16 +80,18 @@ class ChunkStream:
     def add(self, events: Events) -> bytes:
         """The chunks of `events`, joined. After an error event nothing more may be added."""
         pieces: list[bytes] = []
+        begun, heads, tail, quoted = self._begun, self._text_heads, self._text_tail, _json.encode
+        tokens = 0
         for choice, event in events:
-            if not self._begun[choice]:
-                self._begun[choice] = True
+            if not begun[choice]:
+                begun[choice] = True
                 pieces.append(self._first(choice))
             if type(event) is Tokens:
-                self.tokens += len(event.token_ids)
+                tokens += len(event.token_ids)
                 if event.logprobs is not None:
                     pieces.append(self._with_logprobs(choice, event.text, event.logprobs))
                 elif event.text:
-                    pieces += (self._text_heads[choice], _json.encode(event.text), self._text_tail)
+                    pieces += (heads[choice], quoted(event.text), tail)
             elif type(event) is Finished:
                 pieces.append(self._last(choice, event))
                 self.usages[choice] = event.usage
@@ -97,6 +99,7 @@ class ChunkStream:
             else:
                 self.error = event.error if type(event) is Failed else CANCELLED
                 break
+        self.tokens += tokens
         return b"".join(pieces)
 
     def end(self) -> bytes:

@@ -56,6 +56,8 @@ async def chat_requests(
                 f"messages[{index}].role must be one of {', '.join(sorted(_ROLES))}; got {message.role!r}",
                 param=f"messages[{index}].role",
             )
+    if body.max_completion_tokens is not None and body.max_completion_tokens < 1:
+        raise InvalidRequest("max_completion_tokens must be at least 1", param="max_completion_tokens")
     max_tokens = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     sampling = sampling_params(body, max_tokens, chat_logprobs(body))
     if model.tokenizer is None or model.encoder is None:
@@ -172,11 +174,20 @@ def _requests(
             request_type=request_type,
         )
         if not made:
-            request.verify()
+            _verify(request)
         made.extend(
             [request] if len(prompts) * choices == 1 else _numbered(request, request_id, len(made), choices)
         )
     return made
+
+
+def _verify(request: InferenceRequest) -> None:
+    """`request.verify()`, without looking at the fields that are ours, or not there in most requests."""
+    slos = (request.slo_deadline_ms, request.ttft_slo_ms, request.tbt_slo_ms, request.cost_budget)
+    if slos == (None, None, None, None):
+        request.sampling.verify()
+    else:
+        request.verify()
 
 
 def _numbered(request: InferenceRequest, request_id: str, first: int, choices: int) -> list[InferenceRequest]:
