@@ -49,6 +49,7 @@ async def infer_service(service: Service) -> AsyncIterator[None]:
     )
     try:
         await micro.add_endpoint(name="infer", handler=handler.handle, subject=f"{subjects.PREFIX}.infer.*")
+        await service.nc.flush()  # from here on the server knows that there is someone to answer
         yield
     finally:
         with contextlib.suppress(nats.errors.Error):

@@ -144,6 +144,7 @@ async def test_a_request_that_fails_before_its_first_token_has_the_errors_status
     assert response.status_code == 500
     assert response.json()["error"]["code"] == "attempts_exhausted"
     assert response.json()["error"]["message"] == error.message
+    assert response.headers["x-should-retry"] == "false"
     response = await http.post(CHAT, json=HELLO | {"stream": stream, "top_k": 3})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "top_k"

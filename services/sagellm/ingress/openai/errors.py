@@ -51,6 +51,9 @@ def http_error(error: ErrorBody) -> HttpError:
     headers: list[tuple[bytes, bytes]] = []
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()))
+    elif status >= CANCELLED_STATUS and not error_types().get(error.code, SageError).retryable:
+        # OpenAI's clients try a 5xx again by themselves; what has failed every attempt here would fail again.
+        headers.append((b"x-should-retry", b"false"))
     return HttpError(status=status, body=body, headers=headers)
 
 
