@@ -14,6 +14,9 @@ MAX_REMEMBERED = 10_000
 
 T = TypeVar("T")
 
+Reader = tuple[str, str]
+"""Where frames go, and in which content type."""
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -27,8 +30,7 @@ class Job:
     key: str
     id: str
     attempt: int
-    reply_to: str
-    reply_format: str
+    reader: Reader | None
     stream: bool
     ack: str
     accepted_at: float
@@ -69,8 +71,7 @@ class Ledger:
             key=f"{request.id}.{item.attempt}",
             id=request.id,
             attempt=item.attempt,
-            reply_to=request.reply_to,
-            reply_format=item.reply_format,
+            reader=(request.reply_to, item.reply_format) if request.reply_to else None,
             stream=request.stream,
             ack=ack,
             accepted_at=self._clock(),

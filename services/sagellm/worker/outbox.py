@@ -21,12 +21,12 @@ from sagellm_schemas import (
     subjects,
 )
 
-from .ledger import Job, Ledger
+from .ledger import Job, Ledger, Reader
 from .metrics import Counters
 from .publisher import Publisher
 
-Readers = dict[tuple[str, str], list[Event]]
-"""Events of one step by reply subject and content type."""
+Readers = dict[Reader, list[Event]]
+"""The events of one step for each reader."""
 
 
 class Outbox:
@@ -54,25 +54,18 @@ class Outbox:
             if output.token_ids or output.text:
                 if not job.stream:
                     _gather(job, output)
-                elif job.reply_to:
-                    to = (job.reply_to, job.reply_format)
-                    tokens = Tokens(
-                        id=job.id,
-                        attempt=job.attempt,
-                        offset=output.offset,
-                        token_ids=output.token_ids,
-                        text=output.text,
-                        logprobs=output.logprobs,
-                    )
-                    if to in readers:
-                        readers[to].append(tokens)
+                elif job.reader:
+                    tokens = _tokens(job, output)
+                    events = readers.get(job.reader)
+                    if events is None:
+                        readers[job.reader] = [tokens]
                     else:
-                        readers[to] = [tokens]
+                        events.append(tokens)
             if output.finish_reason is not None or output.error is not None:
                 ending, events = self._ending(job, output)
                 ended.append((job, ending))
-                if job.reply_to:
-                    readers.setdefault((job.reply_to, job.reply_format), []).extend(events)
+                if job.reader:
+                    readers.setdefault(job.reader, []).extend(events)
         self._send(readers, ended)
 
     def failed(self, job: Job, error: SageError) -> None:
@@ -83,9 +76,8 @@ class Outbox:
         """End `jobs` as cancelled."""
         readers: Readers = {}
         for job in jobs:
-            if job.reply_to:
-                event = Cancelled(id=job.id, attempt=job.attempt)
-                readers.setdefault((job.reply_to, job.reply_format), []).append(event)
+            if job.reader:
+                readers.setdefault(job.reader, []).append(Cancelled(id=job.id, attempt=job.attempt))
         self._send(readers, [(job, _ended(job, Outcome.CANCELLED)) for job in jobs])
 
     def returned(self, jobs: Iterable[Job]) -> None:
@@ -145,6 +137,22 @@ class Outbox:
 
 def _ended(job: Job, outcome: Outcome, usage: Usage | None = None, error: ErrorBody | None = None) -> Ended:
     return Ended(id=job.id, attempt=job.attempt, outcome=outcome, usage=usage or Usage(), error=error)
+
+
+def _tokens(job: Job, output: StepOutput) -> Tokens:
+    """Once for each token of the whole pipeline: nothing is passed that has its default."""
+    if output.logprobs is None:
+        return Tokens(
+            id=job.id, attempt=job.attempt, offset=output.offset, token_ids=output.token_ids, text=output.text
+        )
+    return Tokens(
+        id=job.id,
+        attempt=job.attempt,
+        offset=output.offset,
+        token_ids=output.token_ids,
+        text=output.text,
+        logprobs=output.logprobs,
+    )
 
 
 def _gather(job: Job, output: StepOutput) -> None:

@@ -13,9 +13,9 @@ import nats.js.errors
 
 from sagellm.broker import Connection, ensure_topology
 from sagellm.settings import Settings
-from sagellm_engine.contract import AsyncEngine, ServedModel, StepOutput
+from sagellm_engine.contract import AsyncEngine, ServedModel
 from sagellm_engine.tokenizer import Tokenizer
-from sagellm_schemas import EngineState, InstanceInfo, ModelLoadError, SageError, subjects
+from sagellm_schemas import EngineError, EngineState, InstanceInfo, ModelLoadError, SageError, subjects
 
 from . import registry
 from .control import Orders
@@ -60,17 +60,16 @@ class Worker:
         """Serve until `stop` is set, then drain.
 
         Raises:
-            SageError: the model cannot be loaded, or NATS refuses what the worker needs.
+            SageError: the model cannot be loaded, NATS refuses what the worker needs, or the engine has died.
         """
         try:
-            served = await _unless(stop, self._engine.start(self._emit))
+            served = await _unless(stop, self._engine.start(self._outbox.emit))
             if served is not None:
                 await self._serve(served, stop)
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from group  # a background task died, which stops the service
         finally:
             await self._engine.close()
-
-    def _emit(self, outputs: list[StepOutput]) -> None:
-        self._outbox.emit(outputs)
 
     async def _serve(self, served: ServedModel, stop: asyncio.Event) -> None:
         settings = self._settings
@@ -100,6 +99,7 @@ class Worker:
                 background += [
                     tasks.create_task(heartbeat.run(settings.heartbeat_interval_s), name="worker heartbeat"),
                     tasks.create_task(self._stay_registered(info, intake), name="worker registration"),
+                    tasks.create_task(self._watch_engine(), name="worker engine watch"),
                     tasks.create_task(self._recover(served, info, intake, orders), name="worker recovery"),
                 ]
                 logger.info("worker %s is ready: %s on engine %s", self.instance, card.name, settings.engine)
@@ -153,6 +153,14 @@ class Worker:
                 await intake.ensure()
             except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
                 logger.warning("could not refresh the registration: %s", error or type(error).__name__)
+
+    async def _watch_engine(self) -> None:
+        """Stop the service when an engine in this process has died; one behind a server may come back."""
+        while True:
+            await asyncio.sleep(self._settings.heartbeat_interval_s)
+            if self._settings.engine == "sagellm" and not self._engine.healthy():
+                await self._publisher.flush()  # the failures it has reported
+                raise EngineError("the engine has died, the log says of what; start the worker again")
 
     async def _on_reconnect(self) -> None:
         self._reconnected.set()

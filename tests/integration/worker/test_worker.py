@@ -10,6 +10,9 @@ import pytest
 from sagellm.broker import Connection
 from sagellm.settings import Settings
 from sagellm.worker import run
+from sagellm.worker.engines.mock import MockEngine
+from sagellm.worker.service import Worker
+from sagellm_engine.contract import StepOutput
 from sagellm_engine.tokenizer import Tokenizer
 from sagellm_schemas import (
     JSON,
@@ -17,6 +20,7 @@ from sagellm_schemas import (
     Cancelled,
     ChatMessage,
     Codec,
+    EngineError,
     EngineState,
     Failed,
     Finished,
@@ -316,7 +320,8 @@ async def test_a_reader_may_be_missing_or_impossible(mock: Settings, driver: Dri
 async def test_heartbeats_go_on_while_a_long_prompt_is_tokenized(mock: Settings, driver: Driver) -> None:
     async with working(mock.model_copy(update={"max_model_len": 2_000_000}), driver):
         await driver.give("long", sampling=FIVE, prompt="word " * 150_000)
-        await driver.give("short", sampling=FIVE)
+        await driver.heartbeats.find(lambda beat: "long" in beat.running)
+        assert driver.events_of("long") == []
         assert (await driver.ended("long")).outcome is Outcome.FINISHED
 
 
@@ -328,6 +333,34 @@ async def test_a_model_that_cannot_be_loaded_stops_the_worker_with_one_sentence(
     with pytest.raises(ModelLoadError, match="no-such-model"):
         async with working(settings, driver):
             pass
+
+
+class DyingEngine(MockEngine):
+    """Fails its requests and is not healthy any more, as an engine whose thread has died."""
+
+    def die(self) -> None:
+        outputs = [StepOutput(id=request_id, error=EngineError("died")) for request_id in self._running]
+        self._running.clear()
+        self._emit(outputs)
+        self._closed = True
+
+
+async def test_an_engine_that_dies_hands_back_its_requests_and_stops_the_worker(
+    slow: Settings, driver: Driver, connection: Connection
+) -> None:
+    engine = DyingEngine(slow)
+    worker = Worker(slow.model_copy(update={"engine": "sagellm"}), connection, engine)
+    serving = asyncio.create_task(worker.run(asyncio.Event()))
+    await driver.state(EngineState.READY)
+    await driver.give("a")
+    await driver.tokens("a")
+    engine.die()
+    ended = await driver.ended("a")
+    assert ended.outcome is Outcome.RETURNED
+    assert ended.error is not None
+    assert ended.error.code == "engine_error"
+    with pytest.raises(EngineError, match="died"):
+        await serving
 
 
 async def test_a_worker_can_be_stopped_while_its_engine_starts(settings: Settings) -> None:

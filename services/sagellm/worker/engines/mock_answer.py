@@ -53,18 +53,17 @@ class MockAnswer:
     def advance(self) -> StepOutput:
         """The next token; with the last one, the end."""
         position, model = self.position, self._model
-        self.position = position + 1
         if position >= self.end:  # the reader holds every token already, but has not heard that it is the end
             output = StepOutput(id=self.id, offset=position)
         else:
-            text = model.piece(position)
+            # Straight from the model's lists: this line is the mock's whole cost per token.
+            single = model.singles[position % len(model.singles)]
+            output = StepOutput(id=self.id, offset=position, token_ids=single, text=model.piece(position))
             if self._texts:
-                text = self._texts.get(position, text)
-            output = StepOutput(
-                id=self.id, offset=position, token_ids=model.singles[position % model.period], text=text
-            )
+                output.text = self._texts.get(position, output.text)
             if self._logprobs:
-                output.logprobs = [_certain(output.token_ids[0], model.piece(position))]
+                output.logprobs = [_certain(single[0], model.piece(position))]
+        self.position = position + 1
         if self.position >= self.end:
             output.finish_reason = self._finish_reason
             output.stop_reason = self._stop_reason
@@ -76,7 +75,7 @@ class MockAnswer:
         model = self._model
         text = ""
         for position in range(self.end):
-            token_id, before = model.singles[position % model.period][0], len(text)
+            token_id, before = model.singles[position % len(model.singles)][0], len(text)
             text += model.piece(position)
             if position + 1 < sampling.min_tokens:
                 continue

@@ -39,11 +39,6 @@ class MockModel(msgspec.Struct, frozen=True):
     first: list[str]
     later: list[str]
 
-    @property
-    def period(self) -> int:
-        """Tokens of one round."""
-        return len(self.singles)
-
     def piece(self, position: int) -> str:
         """The text of the output token at `position`."""
         period = len(self.singles)

@@ -62,7 +62,7 @@ class VllmEngine:
                 f"vLLM at {server.url} does not say how long its context is; set SAGELLM_MAX_MODEL_LEN"
             )
         self._local = await find_tokenizer(self._settings, server, model.id)
-        self._health = asyncio.create_task(server.follow_health(), name="vLLM health")
+        self._health = asyncio.create_task(server.follow_health(self._lost), name="vLLM health")
         card = self._local.card if self._local else ModelCard(name="", max_model_len=0, created=int(time.time()))
         return ServedModel(
             card=msgspec.structs.replace(
@@ -125,18 +125,7 @@ class VllmEngine:
     async def _run(self, request: GenerateRequest, answer: VllmAnswer) -> None:
         """Stream one answer to its end."""
         try:
-            usage = StreamUsage()
-            if not answer.complete:
-                async with contextlib.aclosing(self._stream(request)) as stream:
-                    async for chunk in stream:
-                        usage = chunk.usage or usage
-                        for choice in chunk.choices:
-                            output = answer.push(choice)
-                            if output is not None:
-                                self._put(output)
-                        if answer.complete:
-                            break
-            last = answer.end(usage)
+            last = answer.end(await self._follow(request, answer))
         except SageError as error:
             last = StepOutput(id=request.id, error=error)
         except Exception as error:
@@ -144,6 +133,23 @@ class VllmEngine:
             last = StepOutput(id=request.id, error=EngineError(f"the vLLM stream failed: {type(error).__name__}"))
         if self._streams.pop(request.id, None) is not None:
             self._put(last)
+
+    async def _follow(self, request: GenerateRequest, answer: VllmAnswer) -> StreamUsage:
+        """Put what the server streams into `answer` and out again; returns the server's count."""
+        usage, server_ended = StreamUsage(), False
+        if answer.complete:
+            return usage
+        async with contextlib.aclosing(self._stream(request)) as stream:
+            async for chunk in stream:
+                usage = chunk.usage or usage
+                for choice in chunk.choices:
+                    server_ended |= choice.finish_reason is not None
+                    output = answer.push(choice)
+                    if output is not None:
+                        self._put(output)
+                if answer.complete and not server_ended:
+                    break  # it would go on: closing the stream makes it cancel
+        return usage
 
     async def _stream(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """The server's chunks for `request`.
@@ -187,6 +193,14 @@ class VllmEngine:
                 {"model": self._model, "messages": msgspec.to_builtins(request.messages)}
             )
         return await self._server.tokenize({"model": self._model, "prompt": request.prompt or ""})
+
+    def _lost(self) -> None:
+        """The server has been away for long: streams that still seem to be open will bring nothing more."""
+        assert self._server is not None
+        error = Unavailable(f"vLLM at {self._server.url} does not answer any more")
+        for request_id in list(self._streams):
+            self.abort(request_id)
+            self._put(StepOutput(id=request_id, error=error))
 
     def _put(self, output: StepOutput) -> None:
         if not self._outputs:

@@ -1,7 +1,9 @@
 """A running vLLM server: its health, its model, its tokenizer's word."""
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -14,7 +16,9 @@ from .vllm_stream import error_from_body, parse
 logger = logging.getLogger(__name__)
 
 HEALTH_INTERVAL_S = 1.0
-HEALTH_TIMEOUT_S = 5.0
+HEALTH_TIMEOUT_S = 10.0
+LOST_AFTER_S = 60.0
+"""A server that is away for longer has lost what it was streaming, even if no connection was reset."""
 PATIENCE_S = 10.0
 """How often waiting for a server is mentioned in the log."""
 
@@ -60,27 +64,30 @@ class VllmServer:
             await asyncio.sleep(HEALTH_INTERVAL_S)
         self.healthy = True
 
-    async def follow_health(self) -> None:
-        """Keep `healthy` up to date, for ever."""
+    async def follow_health(self, lost: Callable[[], None]) -> None:
+        """Keep `healthy` up to date, for ever; `lost` is called when it has not been well for `LOST_AFTER_S`."""
+        loop = asyncio.get_running_loop()
+        well_at = loop.time()
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._check_now.wait(), HEALTH_INTERVAL_S)
-            except TimeoutError:
-                pass
             self._check_now.clear()
-            now = await self._is_healthy()
-            if now != self.healthy:
-                logger.log(
-                    logging.INFO if now else logging.WARNING,
-                    "vLLM at %s is %s",
-                    self.url,
-                    "back" if now else "not healthy",
-                )
-            self.healthy = now
+            self._now_healthy(await self._is_healthy())
+            if self.healthy:
+                well_at = loop.time()
+            elif loop.time() - well_at > LOST_AFTER_S:
+                lost()
+
+    def _now_healthy(self, healthy: bool) -> None:
+        if healthy and not self.healthy:
+            logger.info("vLLM at %s is back", self.url)
+        elif self.healthy and not healthy:
+            logger.warning("vLLM at %s is not healthy", self.url)
+        self.healthy = healthy
 
     def suspect(self) -> None:
         """A request met a broken connection: take nothing new until the server has shown that it is well."""
-        self.healthy = False
+        self._now_healthy(False)
         self._check_now.set()
 
     async def model(self, wanted: str | None) -> ServerModel:
