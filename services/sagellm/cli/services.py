@@ -75,6 +75,8 @@ def worker(
     from sagellm.settings import Settings
     from sagellm.worker.main import run
 
+    from .openmp import spin_briefly
     from .serve import serve
 
+    spin_briefly()
     serve("worker", run, Settings.load(**given))

@@ -97,8 +97,10 @@ def engine(
     """Load the engine in this process: the same measures without services."""
     import asyncio
 
+    from sagellm.cli.openmp import spin_briefly
     from sagellm.settings import Settings
 
+    spin_briefly()
     settings = Settings.load(
         model=model,
         engine=engine,
