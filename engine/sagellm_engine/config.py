@@ -11,6 +11,9 @@ SUPPORTED_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
 
 DTYPES = ("bfloat16", "float16", "float32")
 
+_MAX_LAYERS = 10_000
+"""Far above any model; a damaged number must not become a list of a billion tensors to look for."""
+
 T = TypeVar("T")
 
 
@@ -68,7 +71,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
             vocab_size=_size(config, "vocab_size"),
             hidden_size=hidden_size,
             intermediate_size=_size(config, "intermediate_size"),
-            num_layers=_size(config, "num_hidden_layers"),
+            num_layers=_size(config, "num_hidden_layers", largest=_MAX_LAYERS),
             num_heads=num_heads,
             num_kv_heads=num_kv_heads,
             head_dim=head_dim,
@@ -96,10 +99,10 @@ def _value(config: dict[str, Any], key: str, kind: type[T], default: T | None = 
         raise ModelLoadError(f"the model config has {key} {value!r}, which is no {kind.__name__}") from None
 
 
-def _size(config: dict[str, Any], key: str, default: int | None = None) -> int:
+def _size(config: dict[str, Any], key: str, default: int | None = None, largest: int = 2**31 - 1) -> int:
     value = _value(config, key, int, default)
-    if value < 1:
-        raise ModelLoadError(f"the model config has {key} {value}, which must be at least 1")
+    if not 1 <= value <= largest:
+        raise ModelLoadError(f"the model config has {key} {value}, which must be from 1 to {largest}")
     return value
 
 

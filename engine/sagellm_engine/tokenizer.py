@@ -121,9 +121,12 @@ def _compile(source: str) -> jinja2.Template:
     environment.globals["strftime_now"] = _strftime_now
     environment.filters["tojson"] = _tojson
     try:
-        return environment.from_string(source)
+        template = environment.from_string(source)
     except jinja2.TemplateError as error:
         raise ValueError(f"the chat template is not valid Jinja: {error}") from error
+    # Copied at every rendering; Jinja's own is a chain of maps, which is slow to copy.
+    template.globals = dict(template.globals)
+    return template
 
 
 def _raise_exception(message: str) -> None:

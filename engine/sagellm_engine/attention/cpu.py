@@ -9,6 +9,7 @@ a KV head stand in for queries of it, so keys and values are not repeated.
 
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -30,11 +31,10 @@ class CpuAttention:
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         self.head_dim, self.block_size = config.head_dim, block_size
         self.token_bytes = kv_token_bytes(config) // config.num_layers
-        # Zeros, not garbage: padding is masked, but a masked NaN is still NaN. Pages are taken from the system
-        # when they are first written.
-        self.cache = torch.zeros(
-            config.num_layers, num_blocks, block_size, 2, config.num_kv_heads, config.head_dim
-        )
+        # Zeros, not garbage: padding is masked, but a masked NaN is still NaN. NumPy's, because torch writes its
+        # zeros: here pages are taken from the system when they are first written, and starting costs nothing.
+        shape = (config.num_layers, num_blocks, block_size, 2, config.num_kv_heads, config.head_dim)
+        self.cache = torch.from_numpy(np.zeros(shape, dtype=np.float32))
         self._gathered = torch.empty(0)
 
     def begin_step(self, spans: list[Span]) -> "CpuStep":

@@ -1,13 +1,18 @@
 """A GGUF file as a checkpoint."""
 
 import mmap
+import os
 import re
+from collections import deque
 from collections.abc import Iterator
-from functools import cached_property
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from gguf.constants import GGMLQuantizationType
+from numpy.typing import NDArray
 
 from sagellm_schemas import ModelLoadError
 
@@ -19,6 +24,7 @@ from .gguf_rope import llama3_scaling
 from .gguf_tokenizer import GgufTokenizer
 from .stop_tokens import stop_token_ids
 
+_MAX_THREADS = 8
 _ROPE_DIVISORS = "rope_freqs.weight"
 _GLOBAL_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -61,43 +67,54 @@ class GgufFile:
                     f"{self._file} has {hf_name} in quantization {tensor.kind.name}, which is not supported; "
                     "use one of F32, F16, BF16, Q8_0, Q4_0, Q4_1 or Q2_K to Q6_K"
                 )
-        self._tokenizer = GgufTokenizer(header.metadata, self._file)
+        tokenizer = GgufTokenizer(header.metadata, self._file)
+        if len(tokenizer.tokens) > self.config.vocab_size:
+            raise ModelLoadError(
+                f"{self._file} has {len(tokenizer.tokens)} tokens, but embeddings for {self.config.vocab_size}"
+            )
+        self.tokenizer_json = tokenizer.to_json()
         template = header.metadata.get("tokenizer.chat_template", "")
         self.chat_template = template if isinstance(template, str) else ""
-        self.bos_token = self._tokenizer.text(self._tokenizer.bos_id)
-        self.eos_token = self._tokenizer.text(self._tokenizer.eos_id)
-        self.eos_token_ids = stop_token_ids(
-            self._tokenizer.eos_ids, self.chat_template, self._tokenizer.special_ids
-        )
-
-    @cached_property
-    def tokenizer_json(self) -> bytes:
-        """A `tokenizer.json` made from the vocabulary in the file."""
-        return self._tokenizer.to_json()
+        self.bos_token = tokenizer.text(tokenizer.bos_id)
+        self.eos_token = tokenizer.text(tokenizer.eos_id)
+        self.eos_token_ids = stop_token_ids(tokenizer.eos_ids, self.chat_template, tokenizer.added_ids)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor by its Hugging Face name."""
         return {name: tensor.shape for name, tensor in self._tensors.items()}
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Each tensor by its Hugging Face name; quantized ones as float32."""
-        for name, tensor in self._tensors.items():
-            raw = self._raw(tensor)
-            if ".q_proj." in name:
-                raw = _to_half_rotation(raw, self.config.num_heads)
-            elif ".k_proj." in name:
-                raw = _to_half_rotation(raw, self.config.num_kv_heads)
-            yield name, dequantize(raw, tensor.kind)
+        """Each tensor by its Hugging Face name; quantized ones as float32, dequantized a few ahead in threads."""
+        threads = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+        ahead: deque[tuple[str, Future[torch.Tensor]]] = deque()
+        with ThreadPoolExecutor(threads, thread_name_prefix="dequantize") as pool:
+            for name, tensor in self._tensors.items():
+                ahead.append((name, pool.submit(self._read, name, tensor)))
+                if len(ahead) > threads:
+                    name_of_first, first = ahead.popleft()
+                    yield name_of_first, first.result()
+            for name, values in ahead:
+                yield name, values.result()
 
-    def _raw(self, tensor: GgufTensor) -> torch.Tensor:
+    def _read(self, name: str, tensor: GgufTensor) -> torch.Tensor:
+        raw = self._raw(tensor)
+        if ".q_proj." in name:
+            raw = _to_half_rotation(raw, tensor.shape[0], self.config.num_heads)
+        elif ".k_proj." in name:
+            raw = _to_half_rotation(raw, tensor.shape[0], self.config.num_kv_heads)
+        return dequantize(raw, tensor.kind)
+
+    def _raw(self, tensor: GgufTensor) -> NDArray[np.uint8]:
         """The tensor's bytes, shape (..., bytes per row)."""
-        data = torch.frombuffer(self._data, dtype=torch.uint8, count=tensor.size_bytes, offset=tensor.start)
-        return data.view(*tensor.shape[:-1], -1)
+        data = np.frombuffer(self._data, np.uint8, tensor.size_bytes, tensor.start)
+        return data.reshape(*tensor.shape[:-1], -1)
 
     def _scaling(self, metadata: dict[str, object], tensors: dict[str, GgufTensor]) -> dict[str, Any] | None:
-        divisors, theta = tensors.get(_ROPE_DIVISORS), metadata.get("llama.rope.freq_base")
-        if divisors is None or not isinstance(theta, float):
+        divisors, theta = tensors.get(_ROPE_DIVISORS), metadata.get("llama.rope.freq_base", 10000.0)
+        if divisors is None:
             return None
+        if divisors.kind != GGMLQuantizationType.F32 or not isinstance(theta, float):
+            raise ModelLoadError(f"{self._file} has rotary factors that cannot be read")
         return llama3_scaling(dequantize(self._raw(divisors), divisors.kind), theta, self._file)
 
 
@@ -121,10 +138,10 @@ def _hf_name(name: str) -> str | None:
     return f"model.layers.{layer[1]}.{_LAYER_NAMES[layer[2]]}.{kind}"
 
 
-def _to_half_rotation(rows: torch.Tensor, heads: int) -> torch.Tensor:
+def _to_half_rotation(raw: NDArray[np.uint8], rows: int, heads: int) -> NDArray[np.uint8]:
     """Put the rows of each head back in the order that rotates the first half of a head against the second.
 
     llama.cpp rotates neighbouring rows, so its converter interleaves the halves of query and key projections.
     """
-    pairs = rows.view(heads, -1, 2, *rows.shape[1:])
-    return pairs.transpose(1, 2).reshape(rows.shape)
+    pairs = raw.reshape(heads, rows // heads // 2, 2, -1)
+    return pairs.swapaxes(1, 2).reshape(raw.shape)

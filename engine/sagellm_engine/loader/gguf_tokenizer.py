@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Any, TypeVar
 
 import msgspec
+from tokenizers import Tokenizer
 
 from sagellm_schemas import ModelLoadError
 
@@ -29,11 +30,14 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
+_ADDED = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
+
+
 class GgufTokenizer:
     """What a GGUF file's metadata says about text and tokens.
 
-    `special_ids` are the control tokens by their text. `eos_ids` are end of text, of turn and of message, as far
-    as the file declares them.
+    `added_ids` are the tokens found in a text before it is cut into words, by their own text. `eos_ids` are end of
+    text, of turn and of message, as far as the file declares them.
     """
 
     def __init__(self, metadata: dict[str, object], file: str) -> None:
@@ -47,10 +51,10 @@ class GgufTokenizer:
         self._types = self._get("token_type", list[int], [TokenType.NORMAL] * len(self.tokens))
         if len(self._types) != len(self.tokens):
             raise ModelLoadError(f"{file} has {len(self.tokens)} tokens but {len(self._types)} token types")
-        self.special_ids = {
+        self.added_ids = {
             token: token_id
             for token_id, (token, kind) in enumerate(zip(self.tokens, self._types, strict=True))
-            if kind in (TokenType.CONTROL, TokenType.UNKNOWN)
+            if kind in _ADDED
         }
         self.bos_id = self._token_id("bos_token_id")
         self.eos_id = self._token_id("eos_token_id")
@@ -64,7 +68,7 @@ class GgufTokenizer:
         """The `tokenizer.json`.
 
         Raises:
-            ModelLoadError: it is of a kind we do not know.
+            ModelLoadError: it is of a kind we do not know, or damaged.
         """
         model = self._need("model", str)
         builders: dict[str, Callable[[], Json]] = {"gpt2": self._byte_level, "llama": self._sentencepiece}
@@ -74,7 +78,12 @@ class GgufTokenizer:
                 f"supported are {', '.join(builders)}"
             )
         common = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": self._added_tokens()}
-        return msgspec.json.encode(common | builders[model]())
+        content = msgspec.json.encode(common | builders[model]())
+        try:
+            Tokenizer.from_buffer(content)
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ModelLoadError(f"{self._file} has a damaged tokenizer: {error}") from error
+        return content
 
     def _byte_level(self) -> Json:
         name = self._get("pre", str, "default")
@@ -147,7 +156,7 @@ class GgufTokenizer:
         return [
             {"id": token_id, "content": token, "special": kind != TokenType.USER_DEFINED} | plain
             for token_id, (token, kind) in enumerate(zip(self.tokens, self._types, strict=True))
-            if kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
+            if kind in _ADDED
         ]
 
     def _post_processor(self, *, add_bos: bool) -> Json:

@@ -25,10 +25,9 @@ class HFTokenizerFiles:
         self._tokenizer = tokenizer
 
     @cached_property
-    def special_ids(self) -> dict[str, int]:
-        """Special tokens by their text."""
-        added = self._tokenizer.get_added_tokens_decoder()
-        return {token.content: token_id for token_id, token in added.items() if token.special}
+    def added_ids(self) -> dict[str, int]:
+        """Added tokens, special or not, by their text."""
+        return {token.content: token_id for token_id, token in self._tokenizer.get_added_tokens_decoder().items()}
 
     def id_of(self, token: str) -> int | None:
         """The token's id; None if the vocabulary does not have it."""

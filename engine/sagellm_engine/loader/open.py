@@ -17,7 +17,10 @@ def open_checkpoint(model: str) -> Checkpoint:
     # The readers need torch, which a command that only pulls a model should not wait for.
     from .expected_tensors import check_tensors
 
-    checkpoint = _open(resolve(model))
+    try:
+        checkpoint = _open(resolve(model))
+    except OSError as error:  # no permission, a failing disk, a name too long
+        raise ModelLoadError(f"model {model!r} cannot be read: {error}") from error
     check_tensors(checkpoint)
     return checkpoint
 

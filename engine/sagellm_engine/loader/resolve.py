@@ -27,18 +27,24 @@ def resolve(model: str) -> LocalModel:
     Raises:
         ModelLoadError: it is none of them, or cannot be fetched.
     """
-    path = Path(model).expanduser()
+    path = _expanded(model)
     if model and path.exists():
-        name = path.resolve().name if path.is_dir() else path.stem
-        return LocalModel(path, name)
+        return LocalModel(path, path.resolve().name if path.is_dir() else path.stem)
     if model in ALIASES:
         return LocalModel(pull(model), model)
-    if _HF_ID.fullmatch(model):
+    if _HF_ID.fullmatch(model) and not model.endswith(".gguf"):
         return LocalModel(_snapshot(model), model)
     raise ModelLoadError(
         f"there is no model {model!r}: it is no existing folder or GGUF file, no alias ({', '.join(ALIASES)}), "
         "and no Hugging Face id (organization/name)"
     )
+
+
+def _expanded(model: str) -> Path:
+    try:
+        return Path(model).expanduser()
+    except RuntimeError:  # a ~user that does not exist
+        return Path(model)
 
 
 def _snapshot(model: str) -> Path:

@@ -32,7 +32,9 @@ class SafetensorsFolder:
         self.name = name
         config = read_json(path / "config.json")
         self._shards = [_open(file) for file in _weight_files(path)]
-        self.config = ModelConfig.from_hf(_stored_dtype(self._shards) | config)
+        if config.get("dtype") is None and config.get("torch_dtype") is None:
+            config |= {"dtype": _stored_dtype(self._shards)}
+        self.config = ModelConfig.from_hf(config)
         self._shard_of = self._locate(set(expected_shapes(self.config)))
         tokenizer = read_tokenizer(path)
         self.tokenizer_json = tokenizer.json
@@ -40,7 +42,7 @@ class SafetensorsFolder:
         generation = read_json(path / "generation_config.json", optional=True)
         eos_ids = [*_eos_ids(generation), *_eos_ids(config), tokenizer.id_of(tokenizer.eos_token)]
         self.bos_token = tokenizer.bos_token
-        self.eos_token_ids = stop_token_ids(eos_ids, self.chat_template, tokenizer.special_ids)
+        self.eos_token_ids = stop_token_ids(eos_ids, self.chat_template, tokenizer.added_ids)
         self.eos_token = tokenizer.eos_token or (
             tokenizer.text(self.eos_token_ids[0]) if self.eos_token_ids else ""
         )
@@ -102,12 +104,12 @@ def _open(file: Path) -> Any:
         raise ModelLoadError(f"{file} is damaged or incomplete ({error}); fetch it again") from error
 
 
-def _stored_dtype(shards: list[Any]) -> dict[str, Any]:
+def _stored_dtype(shards: list[Any]) -> str | None:
     """What stands in for the `dtype` of a config that has none: that of the first tensor."""
     for shard in shards:
         for name in shard.keys():  # noqa: SIM118 (not a mapping)
-            return {"dtype": _DTYPES.get(shard.get_slice(name).get_dtype(), "float32")}
-    return {}
+            return _DTYPES.get(shard.get_slice(name).get_dtype())
+    return None
 
 
 def _eos_ids(config: dict[str, Any]) -> list[int]:

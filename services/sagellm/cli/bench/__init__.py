@@ -1,0 +1,1 @@
+"""`sagellm bench`: a load generator that is not the bottleneck, and honest numbers."""

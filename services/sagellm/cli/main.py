@@ -1,0 +1,42 @@
+"""The `sagellm` command. Each command is one file, and imports what it needs only when it runs."""
+
+import sys
+
+import typer
+
+from sagellm_schemas import SageError
+
+from .asyncapi import asyncapi
+from .bench.command import bench
+from .chat import chat
+from .demo import demo
+from .models import models
+from .services import ingress, scheduler, worker
+from .up.command import up
+from .version import version
+
+
+def build() -> typer.Typer:
+    """The command tree."""
+    app = typer.Typer(
+        name="sagellm",
+        help="A durable, policy-scheduled LLM serving pipeline on NATS JetStream.\n\n"
+        "Every setting is also a variable SAGELLM_…; flags win over variables.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    for command in (up, demo, chat, ingress, scheduler, worker, asyncapi, version):
+        app.command()(command)
+    app.add_typer(models(), name="models")
+    app.add_typer(bench(), name="bench")
+    return app
+
+
+def main() -> None:
+    """Run the command line. An error that a user can mend is one sentence on stderr, and exit code 1."""
+    try:
+        build()()
+    except SageError as error:
+        print(f"sagellm: {error.message}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)

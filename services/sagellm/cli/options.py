@@ -1,0 +1,73 @@
+"""The flags that several commands share. None means: the setting of that name decides."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="Model: folder, GGUF file, Hugging Face id or alias.", show_default="smollm2-135m-instruct"),
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="Engine of the workers: sagellm, vllm (a running server) or mock.", show_default="sagellm"),
+]
+VllmUrl = Annotated[
+    str | None,
+    typer.Option(help="Base URL of a running vLLM server.", show_default="http://127.0.0.1:8001"),
+]
+Role = Annotated[
+    str | None,
+    typer.Option(help="Role: general, prefilling, decoding, hybrid or embedding.", show_default="general"),
+]
+InstanceId = Annotated[str | None, typer.Option(help="Name of the worker; a random suffix is added.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")]
+Dtype = Annotated[
+    str | None, typer.Option(help="Type of the weights: auto, float32, bfloat16 or float16.", show_default="auto")
+]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of the engine; by the machine if not given.")]
+MaxModelLen = Annotated[int | None, typer.Option(help="Prompt and output tokens; the model's if not given.")]
+MaxNumSeqs = Annotated[
+    int | None, typer.Option(help="Requests that run at once in one worker.", show_default="64")
+]
+MaxBatchedTokens = Annotated[int | None, typer.Option(help="Tokens of one engine step.", show_default="512")]
+KvCacheBytes = Annotated[int | None, typer.Option(help="Memory of the KV cache; what is free if not given.")]
+ServedName = Annotated[
+    str | None, typer.Option(help="The model's name for clients; made from --model if not given.")
+]
+Policy = Annotated[str | None, typer.Option(help="Order of the queue.", show_default="priority")]
+Routing = Annotated[str | None, typer.Option(help="Choice of the worker.", show_default="load_balanced")]
+Host = Annotated[str | None, typer.Option(help="Address the ingress listens on.", show_default="127.0.0.1")]
+Port = Annotated[
+    int | None, typer.Option(help="Port the ingress listens on; 0 picks a free one.", show_default="8000")
+]
+NatsUrl = Annotated[
+    str | None,
+    typer.Option(help="NATS server, or several separated by commas.", show_default="nats://127.0.0.1:4222"),
+]
+UpNatsUrl = Annotated[
+    str | None, typer.Option("--nats-url", help="NATS server to use; an embedded one is started if not given.")
+]
+Workers = Annotated[int, typer.Option(help="Number of workers.", min=1)]
+Schedulers = Annotated[int, typer.Option(help="Number of schedulers: one leads, the others stand by.", min=1)]
+StateDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the embedded NATS server's store.", show_default="~/.local/state/sagellm"),
+]
+LogLevel = Annotated[
+    str | None, typer.Option(help="Least level logged: debug, info, warning or error.", show_default="info")
+]
+MetricsPort = Annotated[
+    int | None, typer.Option(help="Port for Prometheus; 0 picks a free one. Off if not given.")
+]
+MockTtftMs = Annotated[
+    float | None, typer.Option(help="Mock engine: time to first token, in ms.", show_default="0")
+]
+MockTpotMs = Annotated[
+    float | None, typer.Option(help="Mock engine: time per output token, in ms.", show_default="0")
+]
+MockText = Annotated[str | None, typer.Option(help="Mock engine: what it says, over and over.")]
+Url = Annotated[str, typer.Option(help="Base URL of an OpenAI-compatible server.", envvar="SAGELLM_URL")]
+
+DEFAULT_URL = "http://127.0.0.1:8000"

@@ -1,0 +1,1 @@
+"""`sagellm up`: the whole pipeline as child processes of one command."""

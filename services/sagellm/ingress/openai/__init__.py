@@ -1,0 +1,1 @@
+"""OpenAI's HTTP protocol: bodies in, requests for the pipeline, and answers out."""

@@ -1,0 +1,81 @@
+"""What a new leader inherits: which requests run, which have ended, which were tried, until the replay is over."""
+
+import time
+from collections.abc import Callable
+
+from sagellm.scheduler.attempts import AttemptRecord
+from sagellm.scheduler.endings import Endings
+from sagellm.scheduler.recovery import Recovery
+from sagellm.scheduler.requests import TrackedRequest
+from sagellm_schemas import Ended, InstanceReport, Outcome, RequestStatus, from_body
+
+
+def is_final(ended: Ended) -> bool:
+    """Whether the worker has told the reader how it ended, so that nothing is left to do."""
+    if ended.outcome is Outcome.FAILED:
+        return ended.error is not None and not from_body(ended.error).retryable
+    return ended.outcome is not Outcome.RETURNED
+
+
+class Adoption:
+    """Decides for every replayed request where it goes on: nowhere, where it runs, or back into the queue."""
+
+    def __init__(self, endings: Endings, recovery: Recovery, enqueue: Callable[[TrackedRequest], None]) -> None:
+        self.records: dict[str, AttemptRecord] = {}
+        self._endings = endings
+        self._recovery = recovery
+        self._enqueue = enqueue
+        self._running: dict[str, tuple[int, str]] = {}
+        self._ended: dict[str, Ended] = {}
+        self.replaying = True
+
+    def learn(self, report: InstanceReport) -> None:
+        """Take in what an instance runs and what has ended there."""
+        instance_id = report.heartbeat.info.instance_id
+        for request_id, attempt in report.heartbeat.running.items():
+            self.runs(request_id, attempt, instance_id)
+        for ended in report.ended:
+            self.has_ended(ended)
+
+    def runs(self, request_id: str, attempt: int, instance_id: str) -> None:
+        """An instance runs this attempt; of several the highest counts."""
+        if attempt > self._running.get(request_id, (0, ""))[0]:
+            self._running[request_id] = (attempt, instance_id)
+
+    def has_ended(self, ended: Ended) -> None:
+        """An attempt has ended; of several the highest counts."""
+        known = self._ended.get(ended.id)
+        if known is None or ended.attempt >= known.attempt:
+            self._ended[ended.id] = ended
+
+    def place(self, tracked: TrackedRequest) -> None:
+        """Send one request on its way: one of the replay by what is known of it, a new one into the queue."""
+        if not self.replaying:
+            self._enqueue(tracked)
+            return
+        record = self.records.pop(tracked.id, None)
+        if record is not None:
+            tracked.attempt = record.attempt
+            tracked.failures = record.failures
+            tracked.returns = record.returns
+            tracked.errors = list(record.errors)
+        attempt, instance_id = self._running.pop(tracked.id, (0, ""))
+        ended = self._ended.pop(tracked.id, None)
+        if ended is not None and ended.attempt > tracked.attempt and ended.attempt >= attempt:
+            tracked.attempt = ended.attempt
+            self._conclude(tracked, ended)
+        elif attempt > tracked.attempt:
+            tracked.attempt = attempt
+            tracked.instance = instance_id
+            tracked.status = RequestStatus.RUNNING
+            tracked.dispatched_s = time.monotonic()
+        else:
+            self._recovery.resume(tracked)
+
+    def _conclude(self, tracked: TrackedRequest, ended: Ended) -> None:
+        if is_final(ended):
+            self._endings.settle(tracked)
+        elif ended.error is not None:
+            self._recovery.failed(tracked, ended.error)
+        else:
+            self._recovery.returned(tracked)

@@ -1,0 +1,127 @@
+"""Which request goes where, now: one pass over the queues per burst of events, and no polling."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from sagellm.scheduler.endings import Endings
+from sagellm.scheduler.instances import Instance, Instances
+from sagellm.scheduler.metrics import SchedulerMetrics
+from sagellm.scheduler.outbox import Outbox
+from sagellm.scheduler.policies import Policy
+from sagellm.scheduler.queue import RequestQueue
+from sagellm.scheduler.requests import TrackedRequest
+from sagellm.scheduler.routing import Router
+from sagellm_schemas import MessageTooLarge, RequestStatus, WorkItem, encode
+
+
+class Dispatcher:
+    """Holds the waiting requests and hands them to instances with free credits.
+
+    `may_dispatch` is asked before every pass: whether this process certainly leads and is connected.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        router: Router,
+        instances: Instances,
+        endings: Endings,
+        outbox: Outbox,
+        metrics: SchedulerMetrics,
+        term: int,
+        max_item_bytes: int,
+        may_dispatch: Callable[[], bool],
+    ) -> None:
+        self._policy = policy
+        self._router = router
+        self._instances = instances
+        self._endings = endings
+        self._outbox = outbox
+        self._metrics = metrics
+        self._term = term
+        self._max_item_bytes = max_item_bytes
+        self._may_dispatch = may_dispatch
+        self._queues: dict[str, RequestQueue] = {}
+        self._due = asyncio.Event()
+        self._turns = 0
+
+    def enqueue(self, tracked: TrackedRequest) -> None:
+        """Let a request wait for an instance."""
+        tracked.status = RequestStatus.QUEUED
+        queue = self._queues.get(tracked.request.model)
+        if queue is None:
+            queue = self._queues[tracked.request.model] = RequestQueue(self._policy)
+        queue.push(tracked, time.time())
+        self.wake()
+
+    def withdraw(self, tracked: TrackedRequest) -> None:
+        """Take a waiting request out."""
+        self._queues[tracked.request.model].remove(tracked)
+
+    def wake(self) -> None:
+        """Something has changed: make one pass, after all that is ready to run now."""
+        self._due.set()
+
+    async def run(self) -> None:
+        """Make passes for as long as this leader leads."""
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            if self._may_dispatch():
+                self._pass()
+
+    def charge(self, tracked: TrackedRequest, tokens: int) -> None:
+        """Tell the policy what a request has used."""
+        self._policy.charge(tracked, tokens)
+
+    def lengths(self) -> dict[str, int]:
+        """Waiting requests by model."""
+        return {model: len(queue) for model, queue in self._queues.items()}
+
+    def _pass(self) -> None:
+        turns_before = self._turns
+        now_s = time.time()
+        for model, queue in self._queues.items():
+            if not queue:
+                continue
+            candidates = self._instances.with_credit(model)
+            while candidates and (tracked := queue.pop(now_s)) is not None:
+                instance = self._router.choose(tracked, candidates)
+                self._dispatch(tracked, instance, now_s)
+                if not instance.has_credit:
+                    candidates.remove(instance)
+        self._metrics.dispatches.inc(self._turns - turns_before)
+
+    def _dispatch(self, tracked: TrackedRequest, instance: Instance, now_s: float) -> None:
+        first = tracked.attempt == 0
+        tracked.attempt = tracked.next_attempt(self._term)
+        item = encode(
+            WorkItem(
+                request=tracked.request,
+                attempt=tracked.attempt,
+                term=self._term,
+                resume_token_ids=tracked.resume_token_ids,
+                reply_format=tracked.reply_format,
+            )
+        )
+        if len(item) > self._max_item_bytes:
+            self._endings.fail(tracked, _too_large(len(item), self._max_item_bytes).body())
+            return
+        tracked.status = RequestStatus.RUNNING
+        tracked.instance = instance.id
+        tracked.dispatched_s = time.monotonic()
+        instance.assigned.add(tracked.request.id)
+        self._turns += 1
+        instance.last_turn = self._turns
+        self._outbox.publish(instance.work_subject, item)
+        self._policy.charge(tracked, len(tracked.request.prompt_token_ids or ()))
+        if first:
+            self._metrics.wait.observe(max(0.0, now_s - tracked.arrival_s))
+
+
+def _too_large(size_bytes: int, limit_bytes: int) -> MessageTooLarge:
+    return MessageTooLarge(
+        f"the request takes {size_bytes} bytes on its way to a worker, and NATS allows {limit_bytes}; "
+        "send a shorter prompt, or raise max_payload and SAGELLM_MAX_MESSAGE_BYTES"
+    )

@@ -1,0 +1,56 @@
+"""How requests end: the message is acknowledged, its record goes, and whoever has to be told is told."""
+
+from sagellm.scheduler.attempts import Attempts
+from sagellm.scheduler.metrics import SchedulerMetrics
+from sagellm.scheduler.outbox import Outbox
+from sagellm.scheduler.replies import Replies
+from sagellm.scheduler.requests import RequestTable, TrackedRequest
+from sagellm_schemas import ErrorBody
+
+ACK = b"+ACK"
+
+
+class Endings:
+    """The only place where a tracked request is let go of."""
+
+    def __init__(
+        self,
+        table: RequestTable,
+        attempts: Attempts,
+        replies: Replies,
+        outbox: Outbox,
+        metrics: SchedulerMetrics,
+        term: int,
+    ) -> None:
+        self._table = table
+        self._attempts = attempts
+        self._replies = replies
+        self._outbox = outbox
+        self._metrics = metrics
+        self._term = term
+
+    def settle(self, tracked: TrackedRequest) -> None:
+        """It has ended, and its reader knows (or has gone)."""
+        self._table.remove(tracked)
+        self._outbox.publish(tracked.ack_subject, ACK)
+        if tracked.recorded:
+            self._attempts.forget(tracked.id)
+
+    def settle_again(self, sequence: int, ack_subject: str) -> None:
+        """Acknowledge a message that came although its request has ended, or is another's duplicate."""
+        self._table.settled(sequence)
+        self._outbox.publish(ack_subject, ACK)
+
+    def cancel(self, tracked: TrackedRequest) -> None:
+        """It ends cancelled, while it is here."""
+        self._replies.cancelled(tracked, tracked.next_attempt(self._term))
+        self._metrics.cancelled.inc()
+        self.settle(tracked)
+
+    def fail(self, tracked: TrackedRequest, error: ErrorBody) -> None:
+        """It ends with an error, while it is here."""
+        self._replies.failed(
+            tracked.request.reply_to, tracked.reply_format, tracked.id, error, tracked.next_attempt(self._term)
+        )
+        self._metrics.failed.inc()
+        self.settle(tracked)

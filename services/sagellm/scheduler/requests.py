@@ -1,0 +1,103 @@
+"""The requests a leader answers for: one record each, from its arrival to its terminal event."""
+
+from dataclasses import dataclass, field
+
+from sagellm_schemas import ErrorBody, InferenceRequest, RequestStatus
+
+REMEMBERED = 100_000
+
+
+@dataclass(slots=True, eq=False)
+class TrackedRequest:
+    """One request and where it stands.
+
+    `status` is PENDING (neither waiting nor running: its reader is being asked what it holds), QUEUED or RUNNING.
+    `sequence` is its place in the durable queue. `attempt` is the last attempt dispatched, 0 before the first.
+    """
+
+    request: InferenceRequest
+    sequence: int
+    ack_subject: str
+    reply_format: str
+    priority: int
+    arrival_s: float
+    status: RequestStatus = RequestStatus.PENDING
+    attempt: int = 0
+    failures: int = 0
+    returns: int = 0
+    errors: list[ErrorBody] = field(default_factory=list)
+    resume_token_ids: list[int] = field(default_factory=list)
+    instance: str = ""
+    dispatched_s: float = 0.0
+    cancelled: bool = False
+
+    @property
+    def id(self) -> str:
+        """The request's id."""
+        return self.request.id
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the attempts bucket knows of it."""
+        return self.failures + self.returns > 0
+
+    def next_attempt(self, term: int) -> int:
+        """The attempt of its next dispatch: greater than every earlier one, under this leader and the ones before.
+
+        `failures` and `returns` are stored before each dispatch after the first, and every leader has a new term.
+        """
+        return max(term + self.failures + self.returns, self.attempt + 1)
+
+
+class RequestTable:
+    """Every request that has not ended, by id and by sequence; and of those that ended lately, their sequences and
+    last attempts."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, TrackedRequest] = {}
+        self._by_sequence: dict[int, TrackedRequest] = {}
+        self._settled: dict[int, None] = {}
+        self._attempts: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, request_id: str) -> TrackedRequest | None:
+        """The request of that id, unless it has ended."""
+        return self._by_id.get(request_id)
+
+    def at(self, sequence: int) -> TrackedRequest | None:
+        """The request at that place of the durable queue, unless it has ended."""
+        return self._by_sequence.get(sequence)
+
+    def holds(self, tracked: TrackedRequest) -> bool:
+        """Whether this very record has not ended."""
+        return self._by_sequence.get(tracked.sequence) is tracked
+
+    def was_settled(self, sequence: int) -> bool:
+        """Whether it ended lately: a message that comes again then only lacks its acknowledgement."""
+        return sequence in self._settled
+
+    def add(self, tracked: TrackedRequest) -> None:
+        """Begin to answer for a request; its id and sequence are not those of another in this table.
+
+        Where the id was used before, attempts go on after the old ones, which workers take for ended.
+        """
+        tracked.attempt = self._attempts.pop(tracked.request.id, 0)
+        self._by_id[tracked.request.id] = tracked
+        self._by_sequence[tracked.sequence] = tracked
+
+    def remove(self, tracked: TrackedRequest) -> None:
+        """It has ended."""
+        del self._by_id[tracked.request.id]
+        del self._by_sequence[tracked.sequence]
+        self.settled(tracked.sequence)
+        self._attempts[tracked.request.id] = tracked.attempt
+        if len(self._attempts) > REMEMBERED:
+            del self._attempts[next(iter(self._attempts))]
+
+    def settled(self, sequence: int) -> None:
+        """Remember that the message at `sequence` needs nothing but an acknowledgement."""
+        self._settled[sequence] = None
+        if len(self._settled) > REMEMBERED:
+            del self._settled[next(iter(self._settled))]

@@ -1,0 +1,20 @@
+"""What a routing strategy is: the choice of one instance out of those that can take a request now."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+from sagellm.scheduler.instances import Instance
+from sagellm.scheduler.requests import TrackedRequest
+
+
+class Router(Protocol):
+    """Chooses where a request runs."""
+
+    name: ClassVar[str]
+
+    def choose(self, request: TrackedRequest, candidates: Sequence[Instance]) -> Instance:
+        """One of `candidates`: ready instances of the request's model, each with a free credit, never empty.
+
+        Loads already count what this pass has assigned.
+        """
+        ...

@@ -1,0 +1,159 @@
+"""The scheduler's life: a warm standby until it has the lease, a leader until it loses it, and so on."""
+
+import asyncio
+import logging
+import time
+
+import nats.errors
+import nats.js.errors
+from nats.aio.msg import Msg
+
+from sagellm.broker import Connection, ensure_topology
+from sagellm.scheduler.attempts import Attempts
+from sagellm.scheduler.background import STEP_DOWN, start
+from sagellm.scheduler.cancellations import Cancellations
+from sagellm.scheduler.instances import Instances
+from sagellm.scheduler.leader import Leader
+from sagellm.scheduler.lease import LeaderLease, LeaseLost
+from sagellm.scheduler.metrics import SchedulerMetrics
+from sagellm.scheduler.models import CHANGES, Models
+from sagellm.scheduler.timings import Timings
+from sagellm.settings import Settings
+from sagellm_schemas import BrokerError, Codec, InstanceStats, InvalidRequest, subjects
+
+logger = logging.getLogger(__name__)
+
+RETRY_PAUSE_S = 0.2
+
+
+class SchedulerService:
+    """One scheduler process.
+
+    Standby or not, it hears heartbeats, cancels and model cards, so that it knows nearly everything on the day
+    it must lead. The durable queue comes over a connection of its own: what waits behind a long replay must not
+    be the lease's renewal, or a heartbeat.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        queue_connection: Connection,
+        lease: LeaderLease,
+        attempts: Attempts,
+        models: Models,
+        metrics: SchedulerMetrics,
+    ) -> None:
+        self._settings = settings
+        self._timings = Timings.of(settings)
+        self._connection = connection
+        self._queue_connection = queue_connection
+        self._lease = lease
+        self._attempts = attempts
+        self._models = models
+        self._metrics = metrics
+        self._instances = Instances()
+        self._cancellations = Cancellations()
+        self._heartbeats = Codec(InstanceStats)
+        self._reconnected = asyncio.Event()
+        self._leader: Leader | None = None
+
+    async def run(self) -> None:
+        """Stand by and lead in turn, until cancelled; then give the lease up."""
+        nc = self._connection.nc
+        await nc.subscribe(subjects.ALL_STATS, cb=self._on_heartbeat)
+        await nc.subscribe(subjects.CANCEL, cb=self._on_cancel)
+        await nc.subscribe(CHANGES, cb=self._models.on_change)
+        self._connection.on_reconnect(self._on_reconnect)
+        self._queue_connection.on_reconnect(self._on_reconnect)
+        await self._models.load()
+        async with asyncio.TaskGroup() as tasks:
+            start(tasks, self._lead_in_turn(), "leadership")
+            start(tasks, self._catch_up(), "catching up after reconnections")
+            start(tasks, self._tidy(), "tidying")
+
+    async def _lead_in_turn(self) -> None:
+        try:
+            while True:
+                logger.info("standing by")
+                await self._lease.acquire()
+                try:
+                    await self._lead()
+                except* LeaseLost as lost:
+                    logger.warning("leadership lost: %s; standing by", lost.exceptions[0])
+                except* STEP_DOWN as failed:
+                    logger.warning("leadership given up, NATS fails: %r; standing by", failed.exceptions[0])
+                    self._reconnected.set()
+                    await asyncio.sleep(RETRY_PAUSE_S)
+                finally:
+                    self._leader = None
+                    self._metrics.leader.set(0)
+                    await self._lease.release()
+        finally:
+            await self._lease.release()
+
+    async def _lead(self) -> None:
+        term = await self._attempts.next_term()
+        self._lease.name_term(term)
+        self._metrics.leader.set(1)
+        self._metrics.takeovers.inc()
+        self._leader = Leader(
+            self._settings,
+            self._timings,
+            self._connection,
+            self._queue_connection,
+            self._lease,
+            self._attempts,
+            self._models,
+            self._instances,
+            self._cancellations,
+            self._metrics,
+            term,
+        )
+        await self._leader.run()
+
+    async def _tidy(self) -> None:
+        """Once a second: gauges; and a standby forgets instances that are silent (a leader probes them)."""
+        while True:
+            await asyncio.sleep(1.0)
+            self._metrics.count_instances(self._instances.all())
+            if self._leader is not None:
+                self._leader.measure()
+                continue
+            for instance in self._instances.all():
+                if time.monotonic() - instance.heard_s > self._timings.hung_after_s:
+                    self._instances.forget(instance)
+
+    async def _on_heartbeat(self, message: Msg) -> None:
+        try:
+            stats = self._heartbeats.decode(message.data)
+        except InvalidRequest as error:
+            logger.warning("a heartbeat on %s cannot be read: %s", message.subject, error)
+            return
+        instance = self._instances.heard(stats, time.monotonic())
+        if self._leader is not None:
+            self._leader.heartbeat(instance)
+
+    async def _on_cancel(self, message: Msg) -> None:
+        for request_id in self._cancellations.read(message):
+            if self._leader is not None:
+                self._leader.cancel(request_id)
+
+    async def _on_reconnect(self) -> None:
+        self._reconnected.set()
+
+    async def _catch_up(self) -> None:
+        """After every reconnection: what NATS kept in memory may be gone, and what it sent was missed."""
+        while True:
+            await self._reconnected.wait()
+            self._reconnected.clear()
+            try:
+                await ensure_topology(self._connection.js, self._settings)
+                await self._models.load()
+            except (BrokerError, nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
+                logger.warning("NATS is not ready yet: %s", error)
+                await asyncio.sleep(RETRY_PAUSE_S)
+                self._reconnected.set()
+                continue
+            if self._leader is not None:
+                self._leader.reconnected()

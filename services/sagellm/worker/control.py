@@ -1,0 +1,83 @@
+"""Orders to the worker: `Control` from the leading scheduler, `Cancel` from readers."""
+
+import logging
+from collections.abc import Callable
+
+from nats.aio.msg import Msg
+
+from sagellm.broker import Connection
+from sagellm_engine.contract import AsyncEngine
+from sagellm_schemas import Cancel, Codec, Control, InvalidRequest, encode, sniff, subjects
+
+from .heartbeat import Heartbeat
+from .ledger import Job, Ledger
+from .outbox import Outbox
+from .publisher import Publisher
+
+logger = logging.getLogger(__name__)
+
+
+class Orders:
+    """Follows orders; `drain` is called when one says to take no more work."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        ledger: Ledger,
+        outbox: Outbox,
+        heartbeat: Heartbeat,
+        publisher: Publisher,
+        drain: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._outbox = outbox
+        self._heartbeat = heartbeat
+        self._publisher = publisher
+        self._drain = drain
+        self._controls = Codec(Control)
+        self._cancels = Codec(Cancel)
+
+    async def listen(self, connection: Connection, instance: str) -> None:
+        """Subscribe; from here on the instance answers."""
+        await connection.nc.subscribe(subjects.control(instance), cb=self._on_control)
+        await connection.nc.subscribe(subjects.CANCEL, cb=self._on_cancel)
+
+    def preempt(self, jobs: list[Job]) -> None:
+        """Stop `jobs` and hand them back."""
+        for job in jobs:
+            self._engine.abort(job.key)
+        if jobs:
+            self._outbox.returned(jobs)
+
+    def follow(self, control: Control) -> None:
+        """Do what `control` says, unless it comes from a leader that has been replaced."""
+        if not self._ledger.fence(control.term):
+            logger.warning("ignored an order of term %d: the term is %d", control.term, self._ledger.term)
+            return
+        jobs = [self._ledger.running(request_id) for request_id in control.preempt]
+        self.preempt([job for job in jobs if job is not None])
+        if control.drain:
+            self._drain()
+
+    def cancel(self, request_ids: list[str]) -> None:
+        """Stop those that run here, and remember them all."""
+        jobs = self._ledger.cancel(request_ids)
+        for job in jobs:
+            self._engine.abort(job.key)
+        if jobs:
+            self._outbox.cancelled(jobs)
+
+    async def _on_control(self, msg: Msg) -> None:
+        try:
+            self.follow(self._controls.decode(msg.data))
+        except InvalidRequest as error:
+            logger.warning("an order cannot be read: %s", error)
+        if msg.reply:
+            self._publisher.send(msg.reply, encode(self._heartbeat.report(), sniff(msg.data)))
+
+    async def _on_cancel(self, msg: Msg) -> None:
+        try:
+            self.cancel(self._cancels.decode(msg.data).ids)
+        except InvalidRequest as error:
+            logger.warning("a cancellation cannot be read: %s", error)

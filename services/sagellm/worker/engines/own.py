@@ -1,0 +1,28 @@
+"""Our own engine, made from the settings."""
+
+from sagellm.settings import Settings
+from sagellm_engine.async_engine import SageEngine
+from sagellm_engine.contract import AsyncEngine
+from sagellm_engine.engine_config import EngineConfig
+
+
+def make_sage_engine(settings: Settings) -> AsyncEngine:
+    """The sageLLM engine with its configuration.
+
+    Raises:
+        SettingsError: settings that do not fit together.
+    """
+    config = EngineConfig(
+        model=settings.model,
+        name=settings.served_name or "",
+        dtype=settings.dtype,
+        device=settings.device,
+        kv_cache_bytes=settings.kv_cache_bytes,
+        max_num_seqs=settings.max_num_seqs,
+        max_batched_tokens=settings.max_batched_tokens,
+        max_model_len=settings.max_model_len,
+        enable_prefix_caching=settings.prefix_caching,
+        num_threads=settings.threads,
+    )
+    config.verify()
+    return SageEngine(config)

@@ -1,0 +1,106 @@
+"""What the worker counts, for Prometheus."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from sagellm_schemas import Ended, EngineState, InstanceStats, Outcome, SageError
+
+from .ledger import Job
+
+TTFT_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+DURATION_BUCKETS_S = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Counters:
+    """Counts of requests and their times within the worker, in a registry of its own."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.registry = CollectorRegistry()
+        self._clock = clock
+        requests = Counter("sagellm_worker_requests", "Work items that ended", ["outcome"], registry=self.registry)
+        self._ended = {outcome: requests.labels(outcome.value) for outcome in Outcome}
+        self._ttft = Histogram(
+            "sagellm_worker_time_to_first_token_seconds",
+            "From accepting a work item to its first output",
+            buckets=TTFT_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._duration = Histogram(
+            "sagellm_worker_request_seconds",
+            "From accepting a work item to its end",
+            buckets=DURATION_BUCKETS_S,
+            registry=self.registry,
+        )
+
+    def first_token(self, job: Job) -> None:
+        """`job` has its first output."""
+        self._ttft.observe(self._clock() - job.accepted_at)
+
+    def ended(self, job: Job, ending: Ended) -> None:
+        """`job` has ended."""
+        self._ended[ending.outcome].inc()
+        self._duration.observe(self._clock() - job.accepted_at)
+
+
+class EngineCollector(Collector):
+    """The engine's own counters, as the latest heartbeat showed them: scraping never touches the engine."""
+
+    def __init__(self, latest: Callable[[], InstanceStats | None]) -> None:
+        self._latest = latest
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics of this moment."""
+        heartbeat = self._latest()
+        if heartbeat is None:
+            return
+        stats = heartbeat.stats
+        yield GaugeMetricFamily(
+            "sagellm_worker_ready", "1 when new requests are taken", value=heartbeat.state == EngineState.READY
+        )
+        gauges = {
+            "running_requests": ("Requests in the engine's batch", stats.running),
+            "waiting_requests": ("Requests that wait in the engine", stats.waiting),
+            "kv_blocks": ("Blocks of the KV cache", stats.kv_blocks),
+            "kv_blocks_free": ("Free blocks of the KV cache", stats.kv_blocks_free),
+            "step_seconds": ("Duration of the latest engine steps", stats.step_ms / 1000),
+        }
+        for name, (help_text, value) in gauges.items():
+            yield GaugeMetricFamily(f"sagellm_engine_{name}", help_text, value=value)
+        totals = {
+            "steps": ("Engine steps", stats.steps_total),
+            "prompt_tokens": ("Prompt tokens read", stats.prompt_tokens_total),
+            "cached_tokens": ("Prompt tokens found in the prefix cache", stats.cached_tokens_total),
+            "output_tokens": ("Tokens generated", stats.output_tokens_total),
+            "preemptions": ("Requests put back for want of KV blocks", stats.preemptions_total),
+        }
+        for name, (help_text, value) in totals.items():
+            yield CounterMetricFamily(f"sagellm_engine_{name}", help_text, value=value)
+
+
+@contextlib.contextmanager
+def serve_metrics(registry: CollectorRegistry, host: str, port: int | None) -> Iterator[int | None]:
+    """Serve `/metrics` on `port` (0 picks a free one) while the context lasts; yields the port, None if unwanted.
+
+    Raises:
+        SageError: the port cannot be listened on.
+    """
+    if port is None:
+        yield None
+        return
+    try:
+        server, thread = start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        raise SageError(
+            f"metrics cannot be served on {host}:{port}: {error.strerror}; set another SAGELLM_METRICS_PORT"
+        ) from None
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
