@@ -33,7 +33,7 @@ class CpuAttention:
         self.token_bytes = kv_token_bytes(config) // config.num_layers
         # Zeros, not garbage: padding is masked, but a masked NaN is still NaN. NumPy's, because torch writes its
         # zeros: here pages are taken from the system when they are first written, and starting costs nothing.
-        shape = (config.num_layers, num_blocks, block_size, 2, config.num_kv_heads, config.head_dim)
+        shape = (config.num_layers, num_blocks, 2, config.num_kv_heads, block_size, config.head_dim)
         self.cache = torch.from_numpy(np.zeros(shape, dtype=np.float32))
         self._gathered = torch.empty(0)
 
