@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sagellm_schemas import SamplingParams
 
@@ -18,8 +19,10 @@ from .sequence import Sequence
 GREEDY_BELOW = 1e-5
 """A lower temperature is taken for 0."""
 
-_NUCLEUS_CANDIDATES = 512
-"""top-p looks at so many of the best tokens before it sorts the whole vocabulary."""
+_LIKELY = 1e-4
+"""top-k looks first at the tokens that are at least so likely, relative to the best one."""
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,41 +94,53 @@ def needs_change(sequence: Sequence) -> bool:
 
 def draw(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
     """One token for each row, at random."""
-    params = [s.sampling for s in sequences]
-    logits = logits / torch.tensor([p.temperature for p in params]).unsqueeze(1)
-    filter_rows(logits, params)
+    temperatures = torch.tensor([s.sampling.temperature for s in sequences])
+    probabilities = (logits / temperatures.unsqueeze(1)).softmax(-1).numpy()
     numbers = uniform([s.seed for s in sequences], [s.num_output for s in sequences])
-    cumulative = logits.softmax(-1).double().cumsum(-1)
-    targets = torch.from_numpy(numbers).unsqueeze(1) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, targets, right=True).squeeze(1)
+    tokens = []
+    for row, number, sequence in zip(probabilities, numbers, sequences, strict=True):
+        token_ids, weights = candidates(row, sequence.sampling)
+        cumulative = weights.cumsum(dtype=np.float64)
+        index = int(cumulative.searchsorted(number * cumulative[-1], side="right"))
+        tokens.append(index if token_ids is None else int(token_ids[index]))
+    return torch.tensor(tokens)
 
 
-def filter_rows(logits: torch.Tensor, params: list[SamplingParams]) -> None:
-    """top-k, top-p and min-p in place: what they exclude becomes -inf. Ties with the last one kept stay."""
-    for row, p in enumerate(params):
-        scores = logits[row]
-        if 0 < p.top_k < len(scores):
-            _keep_from(scores, scores.topk(p.top_k).values[-1])
-        if p.top_p < 1.0:
-            _keep_from(scores, _nucleus_edge(scores, p.top_p))
-        if p.min_p > 0.0:
-            _keep_from(scores, scores.max() + float(np.log(p.min_p)))
+def candidates(row: Floats, params: SamplingParams) -> tuple[NDArray[np.int64] | None, Floats]:
+    """What top-k, top-p and min-p leave of a row of probabilities: token ids in order, and their probabilities.
+
+    The ids are None when nothing is filtered. Tokens as likely as the last one that is kept stay too.
+    """
+    if not (params.top_k or params.top_p < 1.0 or params.min_p):
+        return None, row
+    token_ids = np.flatnonzero(row >= _lower_bound(row, params))
+    weights = row[token_ids]
+    if 0 < params.top_k < len(weights):
+        place = len(weights) - params.top_k
+        kept = weights >= np.partition(weights, place)[place]
+        token_ids, weights = token_ids[kept], weights[kept]
+    if params.top_p < 1.0:
+        total = float(weights.sum(dtype=np.float64)) if params.top_k else 1.0
+        descending = np.sort(weights)[::-1]
+        place = int(descending.cumsum(dtype=np.float64).searchsorted(params.top_p * total))
+        kept = weights >= descending[min(place, len(descending) - 1)]
+        token_ids, weights = token_ids[kept], weights[kept]
+    if params.min_p:
+        kept = weights >= params.min_p * weights.max()
+        token_ids, weights = token_ids[kept], weights[kept]
+    return token_ids, weights
 
 
-def _nucleus_edge(scores: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The lowest score among the fewest best tokens whose probabilities reach `top_p`."""
-    total = scores.double().logsumexp(-1)
-    for candidates in (min(_NUCLEUS_CANDIDATES, len(scores)), len(scores)):
-        best = scores.topk(candidates).values
-        reached = (best.double() - total).exp().cumsum(-1) >= top_p
-        if bool(reached[-1]) or candidates == len(scores):
-            break
-    index = int(reached.to(torch.uint8).argmax()) if bool(reached[-1]) else len(best) - 1
-    return best[index]
-
-
-def _keep_from(scores: torch.Tensor, edge: torch.Tensor) -> None:
-    scores.masked_fill_(scores < edge, -torch.inf)
+def _lower_bound(row: Floats, params: SamplingParams) -> float:
+    """A probability below which no candidate can be, to look at few tokens instead of the whole vocabulary."""
+    bound = 0.0
+    if params.top_k:
+        likely = float(row.max()) * _LIKELY
+        bound = likely if np.count_nonzero(row >= likely) >= params.top_k else 0.0
+    elif params.top_p < 1.0:
+        # All tokens less likely than this share of what top-p leaves out do not reach that, even together.
+        bound = 0.5 * (1.0 - params.top_p) / len(row)
+    return bound
 
 
 def _with_logprobs(raw: torch.Tensor, token_id: int, sequence: Sequence) -> Sampled:

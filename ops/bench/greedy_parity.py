@@ -41,14 +41,22 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=64, help="length of each answer")
     parser.add_argument("--prompts", type=int, default=40, help="how many of the prompts")
     parser.add_argument("--attention", default="sdpa", choices=["sdpa", "eager"], help="that of transformers")
+    parser.add_argument(
+        "--reference", type=Path, help="keep the answers of transformers in this file, and reuse them"
+    )
     parser.add_argument("--json", type=Path, help="write the results here")
     arguments = parser.parse_args()
     prompts = load_prompts(arguments.model)[: arguments.prompts]
-    started = time.perf_counter()
-    expected, gaps = reference(arguments.model, prompts, arguments.tokens, arguments.attention)
-    results: dict[str, Any] = {"reference_s": time.perf_counter() - started, "ways": {}}
+    if arguments.reference and arguments.reference.exists():
+        expected, gaps = json.loads(arguments.reference.read_text())
+    else:
+        expected, gaps = reference(arguments.model, prompts, arguments.tokens, arguments.attention)
+        if arguments.reference:
+            arguments.reference.write_text(json.dumps([expected, gaps]))
+    results: dict[str, Any] = {"ways": {}}
     table = Table("way", "identical", "tokens/s", "preemptions", "cached tokens", "differences")
     for name, options in WAYS.items():
+        print(f"{name} …", flush=True)
         result = run_engine(arguments.model, prompts, arguments.tokens, expected, options)
         differences = [
             {
@@ -106,7 +114,8 @@ def reference(model: str, prompts: list[list[int]], tokens: int, attention: str)
     ).eval()
     eos = set(open_checkpoint(model).eos_token_ids)
     answers, gaps = [], []
-    for prompt in prompts:
+    for number, prompt in enumerate(prompts):
+        print(f"\rtransformers {number + 1} of {len(prompts)}", end="\n" * (prompt is prompts[-1]), flush=True)
         cache, step, answer, gap = None, torch.tensor([prompt]), [], []
         while len(answer) < tokens and not (answer and answer[-1] in eos):
             out = theirs(step, past_key_values=cache, use_cache=True, logits_to_keep=1)

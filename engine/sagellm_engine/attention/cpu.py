@@ -1,9 +1,10 @@
 """Attention on CPU: gather a sequence's blocks side by side, then PyTorch's flash attention.
 
-The cache of a layer is (blocks, block_size, 2, kv_heads, head_dim) float32, keys before values, so that one copy
-of whole blocks brings both, and the copied blocks of a sequence are a plain (tokens, 2, kv_heads, head_dim) array.
-Sequences that decode are attended to together, padded to the longest of their group; query heads that share a KV
-head stand in for queries of it, so keys and values are not repeated.
+The cache of a layer is (blocks, 2, kv_heads, block_size, head_dim) float32, keys before values. What is gathered
+is ordered by sequence, keys or values, and head, so every head's tokens lie side by side: at 32 sequences of 192
+tokens the products take 35 ms a step, against 58 where each token's heads lie side by side (SmolLM2, one Zen 3
+core). Sequences that decode are attended to together, padded to the longest of their group; query heads that share
+a KV head stand in for queries of it, so keys and values are not repeated.
 """
 
 from itertools import pairwise
@@ -32,7 +33,7 @@ class CpuAttention:
         self.token_bytes = kv_token_bytes(config) // config.num_layers
         # Zeros, not garbage: padding is masked, but a masked NaN is still NaN. NumPy's, because torch writes its
         # zeros: here pages are taken from the system when they are first written, and starting costs nothing.
-        shape = (config.num_layers, num_blocks, block_size, 2, config.num_kv_heads, config.head_dim)
+        shape = (config.num_layers, num_blocks, 2, config.num_kv_heads, block_size, config.head_dim)
         self.cache = torch.from_numpy(np.zeros(shape, dtype=np.float32))
         self._gathered = torch.empty(0)
 
@@ -42,28 +43,38 @@ class CpuAttention:
     def clear(self, blocks: list[int]) -> None:
         self.cache[:, blocks] = 0
 
-    def gather(self, layer: int, table: torch.Tensor) -> torch.Tensor:
-        """Content of the blocks in `table`, as (blocks, values); valid until the next call."""
-        cache = self.cache[layer].view(self.cache.shape[1], -1)
-        size = len(table) * cache.shape[1]
+    def write(self, layer: int, rows: torch.Tensor, kv: torch.Tensor) -> None:
+        """Keep `kv` (…, head_dim) in the `rows` of the layer's cache; see `cache_rows`."""
+        self.cache[layer].view(-1, self.head_dim).index_copy_(0, rows, kv.reshape(-1, self.head_dim))
+
+    def gather(self, layer: int, pieces: torch.Tensor) -> torch.Tensor:
+        """The chosen `pieces` of the layer's cache, as (pieces, values); valid until the next call."""
+        cache = self.cache[layer].view(-1, self.block_size * self.head_dim)
+        size = len(pieces) * cache.shape[1]
         if self._gathered.numel() < size:
             self._gathered = torch.empty(size)
-        out = self._gathered[:size].view(len(table), -1)
-        return torch.index_select(cache, 0, table, out=out)
+        return torch.index_select(cache, 0, pieces, out=self._gathered[:size].view(len(pieces), -1))
+
+    def pieces(self, tables: torch.Tensor) -> torch.Tensor:
+        """Where the blocks of `tables` (sequences, blocks) are in the cache, in the order of what is gathered."""
+        heads = torch.arange(2 * self.num_kv_heads).view(1, -1, 1)
+        return (tables.unsqueeze(1) * (2 * self.num_kv_heads) + heads).flatten()
+
+    def cache_rows(self, spans: list[Span]) -> torch.Tensor:
+        """Where the tokens of `spans` go, keys and values of every head: row numbers of the layer's cache."""
+        size = self.block_size
+        places = [(span.blocks[at // size], at % size) for span in spans for at in range(span.start, span.end)]
+        blocks, offsets = torch.tensor(places).unsqueeze(1).unbind(-1)
+        heads = torch.arange(2 * self.num_kv_heads)
+        return ((blocks * (2 * self.num_kv_heads) + heads) * size + offsets).flatten()
 
 
 class CpuStep:
-    """One step: slots to write, groups of decoding rows, and prompts one by one."""
+    """One step: what to write, groups of decoding rows, and prompts one by one."""
 
     def __init__(self, owner: CpuAttention, spans: list[Span]) -> None:
         self._owner = owner
-        size = owner.block_size
-        slots = [
-            span.blocks[position // size] * size + position % size
-            for span in spans
-            for position in range(span.start, span.end)
-        ]
-        self._slots = torch.tensor(slots)
+        self._cache_rows = owner.cache_rows(spans)
         decodes = [span for span in spans if span.num_tokens == 1]
         self._groups = [_Group(owner, group) for group in group_by_length(decodes, owner.token_bytes)]
         self._prompts = [_Prompt(owner, span) for span in spans if span.num_tokens > 1]
@@ -72,7 +83,7 @@ class CpuStep:
         owner = self._owner
         rows, width = len(qkv), owner.num_heads * owner.head_dim
         kv = qkv[:, width:].view(rows, 2, owner.num_kv_heads, owner.head_dim)
-        owner.cache[layer].view(-1, 2, owner.num_kv_heads, owner.head_dim).index_copy_(0, self._slots, kv)
+        owner.write(layer, self._cache_rows, kv)
         q = qkv[:, :width].view(rows, owner.num_kv_heads, -1, owner.head_dim)
         out = torch.empty(rows, width)
         by_head = out.view(rows, owner.num_kv_heads, -1, owner.head_dim)
@@ -91,12 +102,12 @@ class _Group:
         self._size = len(spans)
         self._longest = max(span.end for span in spans)
         num_blocks = -(-self._longest // owner.block_size)
-        table: list[int] = []
+        tables = []
         for span in spans:
             used = span.blocks[:num_blocks]
             # Pad with a block of the same sequence: another's might hold anything.
-            table += used + used[:1] * (num_blocks - len(used))
-        self._table = torch.tensor(table)
+            tables.append(used + used[:1] * (num_blocks - len(used)))
+        self._pieces = owner.pieces(torch.tensor(tables))
         rows = [span.row for span in spans]
         in_order = all(b == a + 1 for a, b in pairwise(rows))
         self._rows = slice(rows[0], rows[-1] + 1) if in_order else torch.tensor(rows)
@@ -108,11 +119,9 @@ class _Group:
 
     def attend(self, layer: int, q: torch.Tensor, out: torch.Tensor) -> None:
         owner = self._owner
-        kv = owner.gather(layer, self._table).view(self._size, -1, 2, owner.num_kv_heads, owner.head_dim)
-        keys, values = kv[:, : self._longest].unbind(2)
-        out[self._rows] = F.scaled_dot_product_attention(
-            q[self._rows], keys.transpose(1, 2), values.transpose(1, 2), attn_mask=self._mask
-        )
+        kv = owner.gather(layer, self._pieces).view(self._size, 2, owner.num_kv_heads, -1, owner.head_dim)
+        keys, values = kv[:, :, :, : self._longest].unbind(1)
+        out[self._rows] = F.scaled_dot_product_attention(q[self._rows], keys, values, attn_mask=self._mask)
 
 
 class _Prompt:
@@ -122,23 +131,21 @@ class _Prompt:
         self._owner = owner
         self._rows = slice(span.row, span.row + span.num_tokens)
         self._end = span.end
-        self._table: torch.Tensor | None = None
+        self._pieces: torch.Tensor | None = None
         self._mask: torch.Tensor | None = None
         if span.start:
-            self._table = torch.tensor(span.blocks[: -(-span.end // owner.block_size)])
+            self._pieces = owner.pieces(torch.tensor([span.blocks[: -(-span.end // owner.block_size)]]))
             self._mask = torch.ones(span.num_tokens, span.end, dtype=torch.bool).tril_(span.start)
 
     def attend(self, layer: int, q: torch.Tensor, kv: torch.Tensor, out: torch.Tensor) -> None:
         owner = self._owner
-        if self._table is None:
-            context = kv[self._rows]
+        if self._pieces is None:
+            context = kv[self._rows].permute(1, 2, 0, 3)
         else:
-            gathered = owner.gather(layer, self._table)
-            context = gathered.view(-1, 2, owner.num_kv_heads, owner.head_dim)[: self._end]
+            gathered = owner.gather(layer, self._pieces).view(2, owner.num_kv_heads, -1, owner.head_dim)
+            context = gathered[:, :, : self._end]
         queries = q[self._rows].permute(1, 2, 0, 3)  # KV heads take the place of the batch
-        keys, values = (
-            context[:, i].transpose(0, 1).unsqueeze(1).expand(-1, queries.shape[1], -1, -1) for i in (0, 1)
-        )
+        keys, values = context.unsqueeze(2).expand(-1, -1, queries.shape[1], -1, -1)
         attended = F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=self._mask, is_causal=self._mask is None
         )

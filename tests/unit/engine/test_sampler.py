@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sagellm_engine.random_stream import uniform
-from sagellm_engine.sampler import Sampler, draw, filter_rows
+from sagellm_engine.sampler import Sampler, candidates, draw
 from sagellm_engine.sequence import Sequence
 from sagellm_schemas import SamplingParams
 
@@ -55,14 +55,29 @@ def reference_filter(logits: list[float], top_k: int, top_p: float, min_p: float
 def test_filters_keep_what_their_definitions_keep(seed: int, top_k: int, top_p: float, min_p: float) -> None:
     logits = scores(seed=seed)
     expected = reference_filter(logits[0].double().tolist(), top_k, top_p, min_p)
-    filter_rows(logits, [SamplingParams(top_k=top_k, top_p=top_p, min_p=min_p)])
-    assert set(torch.isfinite(logits[0]).nonzero().flatten().tolist()) == expected
+    row = logits[0].softmax(-1).numpy()
+    token_ids, weights = candidates(row, SamplingParams(top_k=top_k, top_p=top_p, min_p=min_p))
+    kept = list(range(VOCABULARY)) if token_ids is None else token_ids.tolist()
+    assert set(kept) == expected
+    assert kept == sorted(kept)
+    assert np.array_equal(weights, row[kept])
 
 
-def test_top_p_of_a_flat_distribution_looks_beyond_its_first_candidates() -> None:
-    logits = torch.linspace(0, 1e-3, 4000).unsqueeze(0)
-    filter_rows(logits, [SamplingParams(top_p=0.75)])
-    assert abs(int(torch.isfinite(logits).sum()) - 3000) <= 1
+@pytest.mark.parametrize(
+    ("params", "count"), [({"top_p": 0.75}, 3000), ({"top_k": 3000}, 3000), ({"top_p": 0.01}, 40)]
+)
+def test_many_candidates_of_a_flat_distribution_are_found(params: dict[str, float], count: int) -> None:
+    row = torch.linspace(0, 1e-3, 4000).softmax(-1).numpy()
+    token_ids, _ = candidates(row, SamplingParams(**params))
+    assert token_ids is not None
+    assert len(token_ids) == pytest.approx(count, abs=5)  # rounding makes ties, which stay
+
+
+def test_top_k_reaches_beyond_the_likely_tokens_of_a_sharp_distribution() -> None:
+    row = torch.tensor([0.0, 30.0, 1.0, 2.0, 3.0]).softmax(-1).numpy()
+    token_ids, _ = candidates(row, SamplingParams(top_k=3))
+    assert token_ids is not None
+    assert token_ids.tolist() == [1, 3, 4]
 
 
 def test_each_row_of_a_batch_has_its_own_parameters() -> None:
