@@ -1,8 +1,9 @@
 """Work items in: the consumer on the WORK stream, and the decision what to do with each item."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
@@ -32,7 +33,8 @@ ACK_WAIT_S = 600.0
 INACTIVE_THRESHOLD_S = 60.0
 """How long the consumer outlives its worker."""
 LONG_PROMPT_CHARS = 16_384
-"""Prompts from this length are tokenized beside the event loop, so that heartbeats go on."""
+"""Prompts from this length are tokenized beside the event loop, one after the other: heartbeats go on, and items
+behind them are accepted at once. One that is not would look lost to the scheduler."""
 
 
 class Intake:
@@ -58,6 +60,7 @@ class Intake:
         self._accepting = accepting
         self._codec = Codec(WorkItem)
         self._consumer: ConsumerConfig | None = None
+        self._long: asyncio.Queue[tuple[Job, WorkItem]] = asyncio.Queue()
 
     async def open(self, role: InstanceRole, instance: str) -> None:
         """Begin to take the items of `instance`."""
@@ -77,6 +80,17 @@ class Intake:
             inbox, cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0
         )
         await self.ensure()
+
+    async def start_long_prompts(self) -> None:
+        """Start the requests whose prompts take long to tokenize, for ever."""
+        while True:
+            job, item = await self._long.get()
+            with self._answering(job):
+                if not self._runs(job):
+                    continue  # cancelled while it waited
+                prompt = await asyncio.to_thread(self._prompt, item.request)
+                if self._runs(job):
+                    self._engine.generate(_generate_request(job, item, prompt))
 
     async def ensure(self) -> None:
         """Create the consumer if it is missing: a server that has restarted forgets it."""
@@ -98,9 +112,9 @@ class Intake:
             logger.error("a work item cannot be read and is dropped: %s", error)
             self._outbox.acknowledge(msg.reply)
             return
-        await self.take(item, msg.reply)
+        self.take(item, msg.reply)
 
-    async def take(self, item: WorkItem, ack: str) -> None:
+    def take(self, item: WorkItem, ack: str) -> None:
         """Start `item`, or answer why not; `ack` is the subject that acknowledges it."""
         request, ledger = item.request, self._ledger
         if not ledger.fence(item.term):
@@ -123,29 +137,41 @@ class Intake:
         elif not self._accepting():
             self._outbox.returned([job])
         else:
-            await self._start(job, item)
+            self._start(job, item)
 
-    async def _start(self, job: Job, item: WorkItem) -> None:
+    def _start(self, job: Job, item: WorkItem) -> None:
+        with self._answering(job):
+            if self._is_long(item.request):
+                self._long.put_nowait((job, item))
+            else:
+                self._engine.generate(_generate_request(job, item, self._prompt(item.request)))
+
+    def _is_long(self, request: InferenceRequest) -> bool:
+        untokenized = self._tokenizer is not None and request.prompt_token_ids is None
+        return untokenized and _chars(request) >= LONG_PROMPT_CHARS
+
+    def _prompt(self, request: InferenceRequest) -> list[int]:
+        """The prompt as token ids; empty where the engine has no tokenizer and takes text."""
+        if request.prompt_token_ids is not None or self._tokenizer is None:
+            return request.prompt_token_ids or []
+        return self._tokenizer.prompt_tokens(request)
+
+    def _runs(self, job: Job) -> bool:
+        return self._ledger.jobs.get(job.key) is job
+
+    @contextlib.contextmanager
+    def _answering(self, job: Job) -> Iterator[None]:
+        """Whatever goes wrong in starting `job` is its answer."""
         try:
-            prompt = await self._prompt(item.request)
-            if self._ledger.jobs.get(job.key) is job:  # else cancelled while it was tokenized
-                self._engine.generate(_generate_request(job, item, prompt))
+            yield
         except SageError as error:
             self._end(job, error)
         except Exception as error:
             logger.exception("request %s could not be started", job.id)
             self._end(job, EngineError(f"the engine could not start the request: {type(error).__name__}"))
 
-    async def _prompt(self, request: InferenceRequest) -> list[int]:
-        """The prompt as token ids; empty where the engine has no tokenizer and takes text."""
-        if request.prompt_token_ids is not None or self._tokenizer is None:
-            return request.prompt_token_ids or []
-        if _chars(request) < LONG_PROMPT_CHARS:
-            return self._tokenizer.prompt_tokens(request)
-        return await asyncio.to_thread(self._tokenizer.prompt_tokens, request)
-
     def _end(self, job: Job, error: SageError) -> None:
-        if self._ledger.jobs.get(job.key) is job:
+        if self._runs(job):
             self._outbox.failed(job, error)
 
 

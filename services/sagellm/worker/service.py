@@ -97,6 +97,7 @@ class Worker:
                 await intake.open(settings.role, self.instance)
                 await registry.register(self._connection, info)
                 background += [
+                    tasks.create_task(intake.start_long_prompts(), name="worker long prompts"),
                     tasks.create_task(heartbeat.run(settings.heartbeat_interval_s), name="worker heartbeat"),
                     tasks.create_task(self._stay_registered(info, intake), name="worker registration"),
                     tasks.create_task(self._watch_engine(), name="worker engine watch"),
