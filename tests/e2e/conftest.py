@@ -24,3 +24,13 @@ def real_pipeline(tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path) 
     """Two workers with the real model and two schedulers, for the tests of one file."""
     with running_pipeline(tmp_path_factory.mktemp("state"), "--workers", "2", "--schedulers", "2") as running:
         yield running
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failing test shows what the services logged."""
+    outcome = yield
+    report = outcome.get_result()
+    for value in getattr(item, "funcargs", {}).values():
+        if report.failed and isinstance(value, RunningPipeline):
+            report.sections.append(("log of sagellm up", "".join(value.log[-200:])))

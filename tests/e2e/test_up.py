@@ -17,7 +17,18 @@ from .streams import all_streams
 
 def test_the_first_question_is_answered_on_the_screen(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "sagellm", "up", *MOCK, "--port", "0", "--state-dir", str(tmp_path), "--json-ready"],
+        [
+            sys.executable,
+            "-m",
+            "sagellm",
+            "up",
+            *MOCK,
+            "--port",
+            "0",
+            "--state-dir",
+            str(tmp_path),
+            "--json-ready",
+        ],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
