@@ -1,6 +1,7 @@
 """`SageEngine` keeps the contract: one emit per step, nothing after an abort, errors stay where they belong."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -111,6 +112,35 @@ async def test_an_aborted_id_can_be_used_again_at_once(engine_of: Build) -> None
             await reader.until(lambda: reader.ended("0"))
             assert reader.tokens("0") == expected
             reader.batches.clear()
+
+
+async def test_what_a_running_step_says_of_an_aborted_request_does_not_reach_the_next_of_that_id(
+    engine_of: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [first, second] = prompts_of(10, 11)
+    expected = run(engine_of(), [request_of(0, second)])["0"].token_ids
+    core = engine_of()
+    plain = core.step
+    in_step, go_on = threading.Event(), threading.Event()
+
+    def held_step() -> list[StepOutput]:
+        outputs = plain()
+        in_step.set()
+        go_on.wait(60)
+        return outputs
+
+    monkeypatch.setattr(core, "step", held_step)
+    engine = SageEngine(EngineConfig(model="unused"), build=lambda _: core)
+    reader = Reader()
+    await engine.start(reader.emit)
+    engine.generate(request_of(0, first))
+    await asyncio.to_thread(in_step.wait, 60)
+    engine.abort("0")
+    engine.generate(request_of(0, second))
+    go_on.set()
+    await reader.until(lambda: reader.ended("0"))
+    assert reader.tokens("0") == expected
+    await engine.close()
 
 
 async def test_a_request_that_cannot_run_is_refused_at_once(engine_of: Build) -> None:
