@@ -4,8 +4,6 @@ import sys
 
 import typer
 
-from sagellm_schemas import SageError
-
 from .asyncapi import asyncapi
 from .bench.command import bench
 from .chat import chat
@@ -37,6 +35,10 @@ def main() -> None:
     """Run the command line. An error that a user can mend is one sentence on stderr, and exit code 1."""
     try:
         build()()
-    except SageError as error:
+    except Exception as error:
+        from sagellm_schemas import SageError  # here, so that `--help` need not wait for it
+
+        if not isinstance(error, SageError):
+            raise
         print(f"sagellm: {error.message}", file=sys.stderr)  # noqa: T201
         sys.exit(1)

@@ -29,6 +29,9 @@ VocabSize = Annotated[int, typer.Option(help="Random token ids are below this.")
 JsonFile = Annotated[str | None, typer.Option("--json", help="Write everything as JSON to a file; `-` is stdout.")]
 PngFile = Annotated[Path | None, typer.Option("--png", help="Write a picture.")]
 
+FILE_WIDTH = 130
+"""Columns of a table that goes to no terminal."""
+
 
 def bench() -> typer.Typer:
     """The benchmarks."""
@@ -176,7 +179,10 @@ def _report(
 
     from .report import document, show, write_json
 
-    show(results, Console(stderr=json_file == "-"))
+    console = Console(stderr=json_file == "-")
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    show(results, console)
     if json_file is not None:
         write_json(document(kind, targets, plan, results), json_file)
     if png is not None:
