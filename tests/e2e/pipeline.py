@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-
 import msgspec
 
 NATS_TOKEN = "2-for-these-tests"  # begins with a digit: configuration files read those in their own way
@@ -55,11 +54,14 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "SAGELLM_NATS_TOKEN": NATS_TOKEN}
 
 
-def sagellm(*arguments: str, timeout_s: float = START_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+def sagellm(
+    *arguments: str, stdin: str = "", timeout_s: float = START_TIMEOUT_S
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "sagellm", *arguments],
         env=environment(),
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=timeout_s,

@@ -62,30 +62,31 @@ BAD_CHATS: tuple[bytes, ...] = (
     ),
 )
 
-REQUEST = {"model": "mock", "prompt": "Hello"}
-BAD_REQUESTS: tuple[tuple[dict[str, object], str], ...] = tuple(
-    (REQUEST | change, content_type)
-    for change in (
-        {"model": "no-such-model"},
-        {"model": 7},
-        {"prompt": 7},
-        {"prompt": None},
-        {"prompt": ""},
-        {"prompt": "both", "messages": [{"role": "user", "content": "both"}]},
-        {"prompt": "word " * MANY_TOKENS},
-        {"prompt_token_ids": [-1], "prompt": None},
-        {"prompt_token_ids": [10**9], "prompt": None},
-        {"prompt_token_ids": ["a"], "prompt": None},
-        {"sampling": {"temperature": "hot"}},
-        {"sampling": {"top_p": 2.0}},
-        {"sampling": {"max_tokens": 10**9}},
-        {"priority": "URGENT"},
-        {"id": "spaces are not allowed"},
-        {"arrival_time": "now"},
-        {"tags": [1]},
-    )
-    for content_type in (JSON, MSGPACK)
-) + ((REQUEST | {"sampling": {"temperature": float("nan")}}, MSGPACK),)
+REQUEST: dict[str, object] = {"model": "mock", "prompt": "Hello"}
+BAD_FIELDS: tuple[dict[str, object], ...] = (
+    {"model": "no-such-model"},
+    {"model": 7},
+    {"prompt": 7},
+    {"prompt": None},
+    {"prompt": ""},
+    {"prompt": "both", "messages": [{"role": "user", "content": "both"}]},
+    {"prompt": "word " * MANY_TOKENS},
+    {"prompt_token_ids": [-1], "prompt": None},
+    {"prompt_token_ids": [10**9], "prompt": None},
+    {"prompt_token_ids": ["a"], "prompt": None},
+    {"sampling": {"temperature": "hot"}},
+    {"sampling": {"top_p": 2.0}},
+    {"sampling": {"max_tokens": 10**9}},
+    {"priority": "URGENT"},
+    {"id": "spaces are not allowed"},
+    {"arrival_time": "now"},
+    {"tags": [1]},
+)
+NAN = REQUEST | {"sampling": {"temperature": float("nan")}}
+BAD_REQUESTS: tuple[tuple[dict[str, object], str], ...] = (
+    *((REQUEST | fields, content_type) for fields in BAD_FIELDS for content_type in (JSON, MSGPACK)),
+    (NAN, MSGPACK),
+)
 UNREADABLE: tuple[bytes, ...] = (b"", b"\xff" * 100, b"{", b"[1, 2", b"\x81\xa5model", b"\xc1", b"{}" * 1000)
 
 

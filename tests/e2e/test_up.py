@@ -60,6 +60,13 @@ def test_the_openai_client_and_our_chat_are_answered(mock_pipeline: RunningPipel
     assert chat.stdout.strip() == (completion.choices[0].message.content or "").strip()
 
 
+def test_a_conversation_goes_on_until_exit(mock_pipeline: RunningPipeline) -> None:
+    lines = "/help\nHello\n/reset\nHello again\n/exit\nnever asked\n"
+    chat = sagellm("chat", "--url", mock_pipeline.url, "--max-tokens", "9", stdin=lines)
+    assert chat.returncode == 0
+    assert chat.stdout.count("The quick brown fox") == 2
+
+
 def test_a_benchmark_of_the_server_counts_every_token(mock_pipeline: RunningPipeline, tmp_path: Path) -> None:
     result = sagellm(
         *("bench", "serve", "--url", mock_pipeline.url, "--concurrency", "2", "--requests", "4", "--repeat", "1"),

@@ -21,7 +21,7 @@ OutputTokens = Annotated[
 ]
 Dataset = Annotated[
     str,
-    typer.Option(help="`random` token ids, or a JSONL file whose objects have a `prompt`, or `turns` as MT-bench's."),
+    typer.Option(help="`random` token ids, or a JSONL file of objects with a `prompt`, or `turns` as MT-bench's."),
 ]
 Repeat = Annotated[int, typer.Option(help="Runs at each concurrency; medians are shown.", min=1)]
 Seed = Annotated[int, typer.Option(help="Seed of the prompts.")]

@@ -78,7 +78,7 @@ def _read(path: Path) -> list[str]:
         lines = path.read_bytes().splitlines()
         found = [msgspec.json.decode(line, type=_Line).first_turn() for line in lines if line.strip()]
     except (OSError, msgspec.MsgspecError, IndexError) as error:
-        raise SettingsError(f"--dataset {path} cannot be read as JSONL with `prompt` or `turns`: {error}") from None
+        raise SettingsError(f"--dataset {path} is no JSONL with `prompt` or `turns`: {error}") from None
     if not found:
         raise SettingsError(f"--dataset {path} is empty")
     return found
