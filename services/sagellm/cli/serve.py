@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from sagellm import logs
+from sagellm.garbage import rare_garbage_collection
 from sagellm.settings import Settings
 from sagellm_schemas import SageError
 
@@ -53,7 +54,8 @@ async def _until_signalled(service: Service, settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
-    await service(settings, stop)
+    with rare_garbage_collection():
+        await service(settings, stop)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

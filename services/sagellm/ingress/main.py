@@ -12,7 +12,6 @@ from sagellm.settings import Settings
 from sagellm_schemas import SettingsError, Unavailable
 
 from .app import Application
-from .garbage import rare_garbage_collection
 from .infer import infer_service
 from .service import Service, open_service
 
@@ -51,12 +50,11 @@ async def run(settings: Settings, stop: asyncio.Event, *, on_ready: Callable[[st
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(service.models.wait_until_loaded(), MODELS_TIMEOUT_S)
             async with infer_service(service):
-                with rare_garbage_collection():
-                    server = _server(service)
-                    background.append(group.create_task(_close(server, service, stop), name="shutdown"))
-                    if on_ready is not None:
-                        on_ready(_url(listener))
-                    await server.serve(sockets=[listener])
+                server = _server(service)
+                background.append(group.create_task(_close(server, service, stop), name="shutdown"))
+                if on_ready is not None:
+                    on_ready(_url(listener))
+                await server.serve(sockets=[listener])
             for task in background:
                 task.cancel()
 
