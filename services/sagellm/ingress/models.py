@@ -10,7 +10,7 @@ import nats.errors
 import nats.js.errors
 from nats.js.kv import KeyValue
 
-from sagellm.broker import Connection
+from sagellm.broker import Connection, read_bucket
 from sagellm_engine import Tokenizer
 from sagellm_schemas import Codec, InvalidRequest, ModelCard, ModelNotFound, subjects
 
@@ -80,16 +80,18 @@ class Models:
         """Follow one watcher until it ends."""
         bucket = await self._connection.js.key_value(subjects.MODELS_BUCKET)
         self._watcher = await bucket.watchall()
-        seen: set[str] = set()
         try:
+            present = await read_bucket(self._connection.js, subjects.MODELS_BUCKET)
+            for key, value in present.items():
+                await self._learn(key, value)
+            self._forget(set(self._by_key) - set(present))
+            self._loaded.set()
             async for entry in self._watcher:
-                if entry is None:  # all that was there at the start has been told
-                    self._forget(set(self._by_key) - seen)
-                    self._loaded.set()
-                elif entry.operation in ("DEL", "PURGE"):
+                if entry is None:  # nats-py's mark between what was there and what is new
+                    continue
+                if entry.operation in ("DEL", "PURGE"):
                     self._forget([entry.key])
                 else:
-                    seen.add(entry.key)
                     await self._learn(entry.key, entry.value or b"")
         finally:
             watcher, self._watcher = self._watcher, None

@@ -9,7 +9,7 @@ import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
-from sagellm.scheduler.buckets import read_bucket
+from sagellm.broker import read_bucket
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm_schemas import ErrorBody, subjects
 

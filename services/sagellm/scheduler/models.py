@@ -5,7 +5,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
-from sagellm.scheduler.buckets import read_bucket
+from sagellm.broker import read_bucket
 from sagellm_schemas import Codec, InvalidRequest, ModelCard, subjects
 
 CHANGES = f"$KV.{subjects.MODELS_BUCKET}.>"

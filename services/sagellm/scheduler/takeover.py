@@ -7,9 +7,8 @@ import time
 
 import nats.errors
 
-from sagellm.broker import Connection
+from sagellm.broker import Connection, read_bucket
 from sagellm.scheduler.adoption import Adoption
-from sagellm.scheduler.buckets import read_bucket
 from sagellm.scheduler.instances import Instances
 from sagellm.scheduler.requests import RequestTable
 from sagellm.scheduler.timings import Timings

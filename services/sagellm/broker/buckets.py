@@ -1,4 +1,8 @@
-"""Reading a whole key-value bucket."""
+"""Reading a whole key-value bucket.
+
+A watcher of nats-py may say that it has told everything there is before it has told anything, where the server's
+answer to its question overtakes the entries. This does not.
+"""
 
 import asyncio
 
