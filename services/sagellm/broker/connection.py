@@ -9,42 +9,23 @@ from urllib.parse import urlsplit
 
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from sagellm.settings import Settings
 from sagellm_schemas import BrokerError
+
+from .client import Client
 
 logger = logging.getLogger(__name__)
 
 Hook = Callable[[], Awaitable[None]]
 
 
-class _TolerantClient(Client):
-    """The client, but for one thing: a subject that is not UTF-8, which the server lets pass and anyone may send.
-
-    nats-py's reading would stop at it for good. Here it becomes a subject with replacement characters.
-    """
-
-    def _build_message(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
-    ) -> Msg:
-        return self.msg_class(
-            subject=subject.decode(errors="replace"),
-            reply=reply.decode(errors="replace"),
-            data=data,
-            headers=headers,
-            _client=self,
-            _sid=sid,
-        )
-
-
 class Connection:
     """A connection that is up and has JetStream.
 
-    `nc` and `js` are nats-py's own. Hooks added with `on_reconnect` run after every reconnection: what happened
-    on core subjects in between was missed.
+    `nc` is ours (see `client.py`), `js` nats-py's. Hooks added with `on_reconnect` run after every reconnection:
+    what happened on core subjects in between was missed.
     """
 
     def __init__(self, nc: Client) -> None:
@@ -76,7 +57,7 @@ async def connect(settings: Settings, name: str) -> AsyncIterator[Connection]:
     Raises:
         BrokerError: nothing listens, wrong credentials, no JetStream, or `max_payload` is too small.
     """
-    nc = _TolerantClient()
+    nc = Client()
     connection = Connection(nc)
     refused = asyncio.Event()
 

@@ -98,7 +98,7 @@ class Endpoint(Generic[B]):
         inbox = Inbox(loop)
         metrics.in_flight.inc()
         try:
-            await service.intake.submit(requests, model.subject, inbox)
+            service.intake.submit(requests, model.subject, inbox)
             with DisconnectWatch(receive, inbox.leave, loop):
                 if body.stream:
                     stream = ChunkStream(answer, dialect.wording)
@@ -109,7 +109,7 @@ class Endpoint(Generic[B]):
                     status = await send_whole(send, inbox, collector, lambda: dialect.document(collector))
                     usages = collector.usages
         finally:
-            await service.intake.withdraw(requests)
+            service.intake.withdraw(requests)
             metrics.in_flight.dec()
         for usage in usages.values():
             metrics.prompt_tokens.inc(usage.prompt_tokens)

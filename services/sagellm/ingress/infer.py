@@ -4,7 +4,6 @@ Every ingress runs it in one queue group. The reply subject of the request is wh
 of the request.
 """
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -63,7 +62,6 @@ class InferHandler:
         self._service = service
         self._nc = service.nc
         self._requests: Codec[InferenceRequest] = Codec(InferenceRequest)
-        self._answering: set[asyncio.Task[None]] = set()
 
     async def handle(self, request: Request) -> None:
         """Take one request; what is wrong with it is answered as a `Failed` event."""
@@ -75,7 +73,7 @@ class InferHandler:
             request_id = asked.id or request_id or f"infer-{token_hex(12)}"
             asked = msgspec.structs.replace(asked, id=request_id, reply_to=message.reply or asked.reply_to)
             self._check(asked, message.subject)
-            await self._service.publisher.publish(
+            self._service.publisher.publish(
                 subjects.requests(asked.model),
                 encode(asked, content_type),
                 request_id,
@@ -83,7 +81,7 @@ class InferHandler:
                 partial(self._settled, asked.reply_to, request_id, content_type),
             )
         except SageError as error:
-            await self._fail(message.reply, request_id, content_type, error)
+            self._fail(message.reply, request_id, content_type, error)
 
     def _check(self, asked: InferenceRequest, subject: str) -> None:
         """
@@ -102,16 +100,12 @@ class InferHandler:
 
     def _settled(self, reply: str, request_id: str, content_type: str, error: SageError | None) -> None:
         if error is not None:
-            task = asyncio.create_task(self._fail(reply, request_id, content_type, error))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            self._fail(reply, request_id, content_type, error)
 
-    async def _fail(self, reply: str, request_id: str, content_type: str, error: SageError) -> None:
+    def _fail(self, reply: str, request_id: str, content_type: str, error: SageError) -> None:
         if not reply:
             logger.warning("a request without a reply subject was refused: %s", error)
             return
         frame = Frame(events=[Failed(id=request_id, error=error.body())])
         with contextlib.suppress(nats.errors.Error):
-            await self._nc.publish(
-                reply, encode(frame, content_type), headers={subjects.CONTENT_TYPE: content_type}
-            )
+            self._nc.send(reply, encode(frame, content_type), headers={subjects.CONTENT_TYPE: content_type})

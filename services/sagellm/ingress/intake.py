@@ -22,7 +22,7 @@ class Intake:
         """Where frames for requests submitted here must go."""
         return self._readers.reply_to
 
-    async def submit(self, requests: list[InferenceRequest], subject: str, inbox: Inbox) -> None:
+    def submit(self, requests: list[InferenceRequest], subject: str, inbox: Inbox) -> None:
         """Publish `requests`; their events, of which the last may be that the queue refused, go to `inbox`.
 
         Returns without waiting for the acknowledgements: a frame of an answer proves as well that its request was
@@ -39,15 +39,13 @@ class Intake:
             self._readers.open(request.id, choice, inbox)
             self._unaccepted[request.id] = False
             try:
-                await self._publisher.publish(
-                    subject, payload, request.id, MSGPACK, partial(self._settle, request.id)
-                )
+                self._publisher.publish(subject, payload, request.id, MSGPACK, partial(self._settle, request.id))
             except SageError:
                 del self._unaccepted[request.id]
                 self._readers.close(request.id)
                 raise
 
-    async def withdraw(self, requests: list[InferenceRequest]) -> None:
+    def withdraw(self, requests: list[InferenceRequest]) -> None:
         """Stop reading; cancel those that have not ended."""
         unfinished = [request.id for request in requests if self._readers.close(request.id)]
         if unfinished:
@@ -55,7 +53,7 @@ class Intake:
             for request_id in unfinished:
                 if request_id in self._unaccepted:
                     self._unaccepted[request_id] = True
-            await self._readers.cancel([i for i in unfinished if i not in self._unaccepted])
+            self._readers.cancel([i for i in unfinished if i not in self._unaccepted])
 
     def _settle(self, request_id: str, error: SageError | None) -> None:
         """The queue has, or has not, taken a request."""
@@ -64,4 +62,4 @@ class Intake:
             self._readers.fail(request_id, error.body())
         # Without an acknowledgement it may be stored nevertheless.
         if withdrawn or isinstance(error, BrokerError):
-            self._readers.cancel_soon(request_id)
+            self._readers.cancel([request_id])

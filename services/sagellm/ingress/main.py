@@ -82,7 +82,7 @@ async def _close(server: uvicorn.Server, service: Service, stop: asyncio.Event) 
     server.should_exit = True
     await asyncio.sleep(service.settings.drain_timeout_s)
     logger.warning("%d answers were still open at the end of the grace period", len(service.readers))
-    await service.readers.fail_all(Unavailable("the server is shutting down; please try again").body())
+    service.readers.fail_all(Unavailable("the server is shutting down; please try again").body())
     await asyncio.sleep(CLOSING_TIMEOUT_S)
     server.force_exit = True
 

@@ -11,9 +11,8 @@ from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import nats.errors
-from nats.aio.msg import Msg
 
-from sagellm.broker import Connection
+from sagellm.broker import Connection, Message
 from sagellm_schemas import BrokerError, MessageTooLarge, QueueFull, SageError, subjects
 
 logger = logging.getLogger(__name__)
@@ -53,18 +52,10 @@ class Publisher:
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Receive acknowledgements within this context."""
-        subscription = await self._nc.subscribe(
-            self._inbox + "*", cb=self._on_ack, pending_msgs_limit=0, pending_bytes_limit=0
-        )
-        try:
+        async with self._nc.handling(self._inbox + "*", self._on_ack):
             yield
-        finally:
-            with contextlib.suppress(nats.errors.Error):
-                await subscription.unsubscribe()
 
-    async def publish(
-        self, subject: str, payload: bytes, message_id: str, content_type: str, settled: Settled
-    ) -> None:
+    def publish(self, subject: str, payload: bytes, message_id: str, content_type: str, settled: Settled) -> None:
         """Send one message; `settled` is called once: with None when it is stored, or else with the error.
 
         Raises:
@@ -77,7 +68,7 @@ class Publisher:
         self._pending[token] = _Pending(deadline, settled)
         headers = {subjects.MESSAGE_ID: message_id, subjects.CONTENT_TYPE: content_type}
         try:
-            await self._nc.publish(subject, payload, reply=self._inbox + token, headers=headers)
+            self._nc.send(subject, payload, reply=self._inbox + token, headers=headers)
         except nats.errors.MaxPayloadError:
             del self._pending[token]
             raise MessageTooLarge(
@@ -87,7 +78,7 @@ class Publisher:
             del self._pending[token]
             raise _unavailable(str(error) or type(error).__name__) from None
 
-    async def _on_ack(self, msg: Msg) -> None:
+    def _on_ack(self, msg: Message) -> None:
         pending = self._pending.pop(msg.subject[len(self._inbox) :], None)
         if pending is None:
             return

@@ -5,10 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-import nats.errors
-from nats.aio.msg import Msg
-
-from sagellm.broker import Connection
+from sagellm.broker import Connection, Message, Sender
 from sagellm_schemas import (
     MSGPACK,
     Cancel,
@@ -39,11 +36,11 @@ class Readers:
         self.reply_to = subjects.replies(owner)
         self._owner = owner
         self._nc = connection.nc
+        self._sender = Sender(connection.nc)
         self._frames: Codec[Frame] = Codec(Frame)
         self._queries: Codec[HeldQuery] = Codec(HeldQuery)
         self._open: dict[str, Reader] = {}
         self._gaps: set[asyncio.TimerHandle] = set()
-        self._cancelling: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -51,19 +48,14 @@ class Readers:
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Receive frames and answer the scheduler's questions within this context."""
-        # Without limits: a frame that the client library drops leaves a hole in an answer.
-        frames = await self._nc.subscribe(
-            self.reply_to, cb=self._on_frame, pending_msgs_limit=0, pending_bytes_limit=0
-        )
-        queries = await self._nc.subscribe(subjects.held(self._owner), cb=self._on_query)
+        frames = self._nc.handling(self.reply_to, self._on_frame)
+        queries = self._nc.handling(subjects.held(self._owner), self._on_query)
         try:
-            yield
+            async with frames, queries:
+                yield
         finally:
             for timer in self._gaps:
                 timer.cancel()
-            with contextlib.suppress(nats.errors.Error):
-                await frames.unsubscribe()
-                await queries.unsubscribe()
 
     def open(self, request_id: str, choice: int, inbox: Inbox) -> Reader:
         """Begin to read the answer of `request_id` into `inbox`."""
@@ -80,26 +72,19 @@ class Readers:
         if reader is not None:
             reader.fail(error)
 
-    async def fail_all(self, error: ErrorBody) -> None:
+    def fail_all(self, error: ErrorBody) -> None:
         """End every open answer with `error`, and cancel the requests."""
         ids = list(self._open)
         for request_id in ids:
             self.fail(request_id, error)
-        await self.cancel(ids)
+        self.cancel(ids)
 
-    async def cancel(self, request_ids: list[str]) -> None:
+    def cancel(self, request_ids: list[str]) -> None:
         """Tell whoever holds these requests to stop."""
         if request_ids:
-            with contextlib.suppress(nats.errors.Error):
-                await self._nc.publish(subjects.CANCEL, encode(Cancel(ids=request_ids)))
+            self._sender.send(subjects.CANCEL, encode(Cancel(ids=request_ids)))
 
-    def cancel_soon(self, request_id: str) -> None:
-        """The same from a callback."""
-        task = asyncio.create_task(self.cancel([request_id]), name=f"cancel {request_id}")
-        self._cancelling.add(task)
-        task.add_done_callback(self._cancelling.discard)
-
-    async def _on_frame(self, msg: Msg) -> None:
+    def _on_frame(self, msg: Message) -> None:
         try:
             frame = self._frames.decode(msg.data)
         except InvalidRequest as error:
@@ -124,12 +109,12 @@ class Readers:
             reader = self._open.get(request_id)
             if reader is not None and reader.gapped and reader.attempt == attempt:
                 self.fail(request_id, lost())
-                self.cancel_soon(request_id)
+                self.cancel([request_id])
 
         timer = asyncio.get_running_loop().call_later(GAP_TIMEOUT_S, give_up)
         self._gaps.add(timer)
 
-    async def _on_query(self, msg: Msg) -> None:
+    def _on_query(self, msg: Message) -> None:
         try:
             query = self._queries.decode(msg.data)
         except InvalidRequest as error:
@@ -142,4 +127,4 @@ class Readers:
                 reader.expect(attempt)
                 held[request_id] = Held(token_ids=reader.held.tolist())
         if msg.reply:
-            await msg.respond(encode(HeldReply(held=held), MSGPACK))
+            self._sender.send(msg.reply, encode(HeldReply(held=held), MSGPACK))

@@ -5,10 +5,8 @@ import time
 from collections.abc import AsyncIterator
 
 import msgspec
-import nats.errors
-from nats.aio.msg import Msg
 
-from sagellm.broker import Connection
+from sagellm.broker import Connection, Message
 from sagellm_schemas import Codec, EngineState, InvalidRequest, subjects
 
 
@@ -38,12 +36,8 @@ class Readiness:
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Follow heartbeats within this context."""
-        subscription = await self._connection.nc.subscribe(subjects.ALL_STATS, cb=self._on_heartbeat)
-        try:
+        async with self._connection.nc.handling(subjects.ALL_STATS, self._on_heartbeat):
             yield
-        finally:
-            with contextlib.suppress(nats.errors.Error):
-                await subscription.unsubscribe()
 
     def models(self) -> list[str]:
         """Names of the models with a ready instance."""
@@ -61,7 +55,7 @@ class Readiness:
             return "no worker is ready yet"
         return None
 
-    async def _on_heartbeat(self, msg: Msg) -> None:
+    def _on_heartbeat(self, msg: Message) -> None:
         try:
             heartbeat = self._heartbeats.decode(msg.data)
         except InvalidRequest:

@@ -5,9 +5,8 @@ import secrets
 from collections.abc import AsyncIterator
 
 import msgspec
-from nats.aio.client import Client
 
-from sagellm.broker import connect, ensure_topology
+from sagellm.broker import Client, connect, ensure_topology
 from sagellm.settings import Settings
 
 from .intake import Intake

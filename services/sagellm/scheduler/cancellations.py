@@ -2,8 +2,7 @@
 
 import time
 
-from nats.aio.msg import Msg
-
+from sagellm.broker import Message
 from sagellm_schemas import Cancel, Codec, InvalidRequest
 
 REMEMBERED_S = 60.0
@@ -17,7 +16,7 @@ class Cancellations:
         self._codec = Codec(Cancel)
         self._at_s: dict[str, float] = {}
 
-    def read(self, message: Msg) -> list[str]:
+    def read(self, message: Message) -> list[str]:
         """The ids of one cancel message, now remembered; none if it is malformed."""
         try:
             ids = self._codec.decode(message.data).ids

@@ -4,10 +4,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from sagellm.broker import Sender
 from sagellm.scheduler.endings import Endings
 from sagellm.scheduler.instances import Instance, Instances
 from sagellm.scheduler.metrics import SchedulerMetrics
-from sagellm.scheduler.outbox import Outbox
 from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
@@ -27,7 +27,7 @@ class Dispatcher:
         router: Router,
         instances: Instances,
         endings: Endings,
-        outbox: Outbox,
+        sender: Sender,
         metrics: SchedulerMetrics,
         term: int,
         max_item_bytes: int,
@@ -37,7 +37,7 @@ class Dispatcher:
         self._router = router
         self._instances = instances
         self._endings = endings
-        self._outbox = outbox
+        self._sender = sender
         self._metrics = metrics
         self._term = term
         self._max_item_bytes = max_item_bytes
@@ -114,7 +114,7 @@ class Dispatcher:
         instance.assigned.add(tracked.request.id)
         self._turns += 1
         instance.last_turn = self._turns
-        self._outbox.publish(instance.work_subject, item)
+        self._sender.send(instance.work_subject, item)
         self._policy.charge(tracked, len(tracked.request.prompt_token_ids or ()))
         if first:
             self._metrics.wait.observe(max(0.0, now_s - tracked.arrival_s))

@@ -1,8 +1,8 @@
 """How requests end: the message is acknowledged, its record goes, and whoever has to be told is told."""
 
+from sagellm.broker import Sender
 from sagellm.scheduler.attempts import Attempts
 from sagellm.scheduler.metrics import SchedulerMetrics
-from sagellm.scheduler.outbox import Outbox
 from sagellm.scheduler.replies import Replies
 from sagellm.scheduler.requests import RequestTable, TrackedRequest
 from sagellm_schemas import ErrorBody
@@ -18,28 +18,28 @@ class Endings:
         table: RequestTable,
         attempts: Attempts,
         replies: Replies,
-        outbox: Outbox,
+        sender: Sender,
         metrics: SchedulerMetrics,
         term: int,
     ) -> None:
         self._table = table
         self._attempts = attempts
         self._replies = replies
-        self._outbox = outbox
+        self._sender = sender
         self._metrics = metrics
         self._term = term
 
     def settle(self, tracked: TrackedRequest) -> None:
         """It has ended, and its reader knows (or has gone)."""
         self._table.remove(tracked)
-        self._outbox.publish(tracked.ack_subject, ACK)
+        self._sender.send(tracked.ack_subject, ACK)
         if tracked.recorded:
             self._attempts.forget(tracked.id)
 
     def settle_again(self, sequence: int, ack_subject: str) -> None:
         """Acknowledge a message that came although its request has ended, or is another's duplicate."""
         self._table.settled(sequence)
-        self._outbox.publish(ack_subject, ACK)
+        self._sender.send(ack_subject, ACK)
 
     def cancel(self, tracked: TrackedRequest) -> None:
         """It ends cancelled, while it is here."""

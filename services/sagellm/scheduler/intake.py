@@ -8,15 +8,13 @@ from collections.abc import Callable
 
 import nats.errors
 import nats.js.errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from sagellm.broker import Connection
+from sagellm.broker import Connection, Message, Sender
 from sagellm.scheduler.cancellations import Cancellations
 from sagellm.scheduler.endings import Endings
 from sagellm.scheduler.models import Models
-from sagellm.scheduler.outbox import Outbox
 from sagellm.scheduler.reading import Delivery, Reader, Rejection
 from sagellm.scheduler.rejections import Rejections
 from sagellm.scheduler.replies import Replies
@@ -28,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 CONSUMER = "scheduler"
 ACK_WAIT_S = 3600.0
-YIELD_EVERY = 128
+HEARD_EVERY = 128
 SILENT_BEATS = 3
 RETRY_PAUSE_S = 0.25
 
@@ -49,7 +47,7 @@ class Intake:
         rejections: Rejections,
         endings: Endings,
         replies: Replies,
-        outbox: Outbox,
+        sender: Sender,
         timings: Timings,
         place: Callable[[TrackedRequest], None],
     ) -> None:
@@ -60,7 +58,7 @@ class Intake:
         self._rejections = rejections
         self._endings = endings
         self._replies = replies
-        self._outbox = outbox
+        self._sender = sender
         self._timings = timings
         self._place = place
         self._reader = Reader()
@@ -107,9 +105,7 @@ class Intake:
         self._ordinal = 0
         self._replay_ends_at = None
         self._heard_s = time.monotonic()
-        self._subscription = await self._connection.nc.subscribe(
-            inbox, cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        self._subscription = await self._connection.nc.handle(inbox, self._on_message)
         info = await js.add_consumer(
             subjects.REQUESTS_STREAM,
             ConsumerConfig(
@@ -136,9 +132,9 @@ class Intake:
                 await self._subscription.unsubscribe()
             self._subscription = None
 
-    async def _on_message(self, message: Msg) -> None:
+    def _on_message(self, message: Message) -> None:
         if not message.reply.startswith("$JS.ACK."):
-            await self._on_control(message)
+            self._on_control(message)
             return
         delivery = Delivery.of(message.reply)
         self._ordinal += 1
@@ -149,11 +145,10 @@ class Intake:
         self._accept_delivery(message, delivery)
         if delivery.pending == 0 or self._ordinal == self._replay_ends_at:
             self.replayed.set()
-        if not self._ordinal % YIELD_EVERY:
+        if not self._ordinal % HEARD_EVERY:
             self._heard_s = time.monotonic()
-            await asyncio.sleep(0)  # a replay of the whole queue must not hold up the lease
 
-    def _accept_delivery(self, message: Msg, delivery: Delivery) -> None:
+    def _accept_delivery(self, message: Message, delivery: Delivery) -> None:
         sequence = delivery.sequence
         known = self._table.at(sequence)
         if known is not None:
@@ -188,15 +183,15 @@ class Intake:
             self._replies.failed(tracked.request.reply_to, tracked.reply_format, tracked.id, error.body())
         self._endings.settle_again(tracked.sequence, tracked.ack_subject)
 
-    async def _on_control(self, message: Msg) -> None:
+    def _on_control(self, message: Message) -> None:
         """Flow control and idle heartbeats of the server."""
         self._heard_s = time.monotonic()
-        headers = message.headers or {}
+        headers = message.headers
         if message.reply:
-            self._outbox.publish(message.reply)
+            self._sender.send(message.reply)
         stalled = headers.get("Nats-Consumer-Stalled")
         if stalled:
-            self._outbox.publish(stalled)
+            self._sender.send(stalled)
         last = headers.get("Nats-Last-Consumer")
         if last and last.isdigit() and int(last) > self._ordinal:
             logger.warning("messages of the queue were missed, consuming anew")

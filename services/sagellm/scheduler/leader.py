@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from sagellm.broker import Connection
+from sagellm.broker import Connection, Sender
 from sagellm.scheduler.adoption import Adoption
 from sagellm.scheduler.attempts import Attempts
 from sagellm.scheduler.background import start
@@ -17,7 +17,6 @@ from sagellm.scheduler.lease import LeaderLease
 from sagellm.scheduler.liveness import Liveness
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import Models
-from sagellm.scheduler.outbox import Outbox
 from sagellm.scheduler.policies import make_policy
 from sagellm.scheduler.recovery import Recovery
 from sagellm.scheduler.rejections import Rejections
@@ -61,16 +60,16 @@ class Leader:
         self._open = False
         nc, js = connection.nc, connection.js
         self._table = RequestTable()
-        self._outbox = Outbox(nc)
-        replies = Replies(self._outbox)
+        self._sender = Sender(nc)
+        replies = Replies(self._sender)
         dead_letters = DeadLetters(js, metrics, nc.max_payload)
-        self._endings = Endings(self._table, attempts, replies, self._outbox, metrics, term)
+        self._endings = Endings(self._table, attempts, replies, self._sender, metrics, term)
         self._dispatcher = Dispatcher(
             make_policy(settings.policy),
             make_router(settings.routing),
             instances,
             self._endings,
-            self._outbox,
+            self._sender,
             metrics,
             term,
             nc.max_payload,
@@ -93,7 +92,7 @@ class Leader:
             self._table, instances, self._adoption, self._endings, self._recovery, self._dispatcher
         )
         self._rejections = Rejections(
-            models, dead_letters, replies, self._outbox, metrics, self._accept, self._table.settled
+            models, dead_letters, replies, self._sender, metrics, self._accept, self._table.settled
         )
         self._intake = Intake(
             queue_connection,
@@ -103,7 +102,7 @@ class Leader:
             self._rejections,
             self._endings,
             replies,
-            self._outbox,
+            self._sender,
             timings,
             self._adoption.place,
         )
@@ -127,13 +126,10 @@ class Leader:
         Raises:
             ExceptionGroup: with `LeaseLost`, or the reason why a part of it died.
         """
-        reports = await self._connection.nc.subscribe(
-            subjects.ALL_REPORTS, cb=self._reports.on_message, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        reports = self._connection.nc.handling(subjects.ALL_REPORTS, self._reports.on_message)
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with reports, asyncio.TaskGroup() as tasks:
                 start(tasks, self._lease.keep(self._dispatcher.wake), "lease")
-                start(tasks, self._outbox.run(), "outbox")
                 start(tasks, self._dispatcher.run(), "dispatcher")
                 await self._learn()
                 start(tasks, self._rejections.run(), "rejections")
@@ -144,9 +140,6 @@ class Leader:
                 start(tasks, self._liveness.run(), "liveness")
         finally:
             self._metrics.waiting.clear()
-            if self._connection.connected:
-                await reports.unsubscribe()
-                await self._outbox.flush()
 
     async def _learn(self) -> None:
         async with asyncio.TaskGroup() as tasks:

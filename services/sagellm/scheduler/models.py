@@ -1,11 +1,10 @@
 """Which models exist: those with a card in the models bucket."""
 
 import nats.js.errors
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
-from sagellm.broker import read_bucket
+from sagellm.broker import Message, read_bucket
 from sagellm_schemas import Codec, InvalidRequest, ModelCard, subjects
 
 CHANGES = f"$KV.{subjects.MODELS_BUCKET}.>"
@@ -42,7 +41,7 @@ class Models:
             return
         self._learn(key, entry.value or b"")
 
-    async def on_change(self, message: Msg) -> None:
+    def on_change(self, message: Message) -> None:
         """Take in one change of the bucket."""
         self._learn(message.subject[len(CHANGES) - 1 :], message.data)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from nats.aio.msg import Msg
 
+from sagellm.broker import Message
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm_schemas import (
     JSON,
@@ -69,9 +69,9 @@ class Reader:
     def __init__(self) -> None:
         self._codec = Codec(InferenceRequest)
 
-    def read(self, message: Msg, delivery: Delivery) -> TrackedRequest | Rejection:
+    def read(self, message: Message, delivery: Delivery) -> TrackedRequest | Rejection:
         """The request in `message`, complete: with an id, a seed, and where its frames go."""
-        headers = message.headers or {}
+        headers = message.headers
         reply_format = _format(message.data, headers)
         try:
             request = self._codec.decode(message.data, reply_format)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import nats.errors
 import nats.js.errors
 
+from sagellm.broker import Sender
 from sagellm.scheduler.dead_letters import DeadLetters
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import Models
-from sagellm.scheduler.outbox import Outbox
 from sagellm.scheduler.reading import Rejection
 from sagellm.scheduler.replies import Replies
 from sagellm.scheduler.requests import TrackedRequest
@@ -31,7 +31,7 @@ class Rejections:
         models: Models,
         dead_letters: DeadLetters,
         replies: Replies,
-        outbox: Outbox,
+        sender: Sender,
         metrics: SchedulerMetrics,
         accept: Callable[[TrackedRequest], None],
         settled: Callable[[int], None],
@@ -39,7 +39,7 @@ class Rejections:
         self._models = models
         self._dead_letters = dead_letters
         self._replies = replies
-        self._outbox = outbox
+        self._sender = sender
         self._metrics = metrics
         self._accept = accept
         self._settled = settled
@@ -108,7 +108,7 @@ class Rejections:
             raw=rejection.raw,
         )
         self._replies.failed(rejection.reply_to, rejection.reply_format, rejection.request_id, error)
-        self._outbox.publish(rejection.ack_subject, TERM)
+        self._sender.send(rejection.ack_subject, TERM)
         self._settled(rejection.sequence)
         self._sequences.discard(rejection.sequence)
         self._metrics.rejected.inc()

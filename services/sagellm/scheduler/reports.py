@@ -2,8 +2,7 @@
 
 import logging
 
-from nats.aio.msg import Msg
-
+from sagellm.broker import Message
 from sagellm.scheduler.adoption import Adoption, is_final
 from sagellm.scheduler.dispatcher import Dispatcher
 from sagellm.scheduler.endings import Endings
@@ -35,7 +34,7 @@ class Reports:
         self._dispatcher = dispatcher
         self._codec = Codec(WorkReport)
 
-    async def on_message(self, message: Msg) -> None:
+    def on_message(self, message: Message) -> None:
         """One report off the wire."""
         try:
             report = self._codec.decode(message.data)

@@ -6,9 +6,8 @@ import time
 
 import nats.errors
 import nats.js.errors
-from nats.aio.msg import Msg
 
-from sagellm.broker import Connection, ensure_topology
+from sagellm.broker import Connection, Message, ensure_topology
 from sagellm.scheduler.attempts import Attempts
 from sagellm.scheduler.background import STEP_DOWN, start
 from sagellm.scheduler.cancellations import Cancellations
@@ -61,9 +60,9 @@ class SchedulerService:
     async def run(self) -> None:
         """Stand by and lead in turn, until cancelled; then give the lease up."""
         nc = self._connection.nc
-        await nc.subscribe(subjects.ALL_STATS, cb=self._on_heartbeat)
-        await nc.subscribe(subjects.CANCEL, cb=self._on_cancel)
-        await nc.subscribe(CHANGES, cb=self._models.on_change)
+        await nc.handle(subjects.ALL_STATS, self._on_heartbeat)
+        await nc.handle(subjects.CANCEL, self._on_cancel)
+        await nc.handle(CHANGES, self._models.on_change)
         self._connection.on_reconnect(self._on_reconnect)
         self._queue_connection.on_reconnect(self._on_reconnect)
         await self._models.load()
@@ -124,7 +123,7 @@ class SchedulerService:
                 if time.monotonic() - instance.heard_s > self._timings.hung_after_s:
                     self._instances.forget(instance)
 
-    async def _on_heartbeat(self, message: Msg) -> None:
+    def _on_heartbeat(self, message: Message) -> None:
         try:
             stats = self._heartbeats.decode(message.data)
         except InvalidRequest as error:
@@ -134,7 +133,7 @@ class SchedulerService:
         if self._leader is not None:
             self._leader.heartbeat(instance)
 
-    async def _on_cancel(self, message: Msg) -> None:
+    def _on_cancel(self, message: Message) -> None:
         for request_id in self._cancellations.read(message):
             if self._leader is not None:
                 self._leader.cancel(request_id)

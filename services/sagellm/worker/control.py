@@ -3,16 +3,13 @@
 import logging
 from collections.abc import Callable
 
-from nats.aio.msg import Msg
-
-from sagellm.broker import Connection
+from sagellm.broker import Connection, Message, Sender
 from sagellm_engine.contract import AsyncEngine
 from sagellm_schemas import Cancel, Codec, Control, InvalidRequest, encode, sniff, subjects
 
 from .heartbeat import Heartbeat
 from .ledger import Job, Ledger
 from .outbox import Outbox
-from .publisher import Publisher
 
 logger = logging.getLogger(__name__)
 
@@ -26,22 +23,22 @@ class Orders:
         ledger: Ledger,
         outbox: Outbox,
         heartbeat: Heartbeat,
-        publisher: Publisher,
+        sender: Sender,
         drain: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._ledger = ledger
         self._outbox = outbox
         self._heartbeat = heartbeat
-        self._publisher = publisher
+        self._sender = sender
         self._drain = drain
         self._controls = Codec(Control)
         self._cancels = Codec(Cancel)
 
     async def listen(self, connection: Connection, instance: str) -> None:
         """Subscribe; from here on the instance answers."""
-        await connection.nc.subscribe(subjects.control(instance), cb=self._on_control)
-        await connection.nc.subscribe(subjects.CANCEL, cb=self._on_cancel)
+        await connection.nc.handle(subjects.control(instance), self._on_control)
+        await connection.nc.handle(subjects.CANCEL, self._on_cancel)
 
     def preempt(self, jobs: list[Job]) -> None:
         """Stop `jobs` and hand them back."""
@@ -68,15 +65,15 @@ class Orders:
         if jobs:
             self._outbox.cancelled(jobs)
 
-    async def _on_control(self, msg: Msg) -> None:
+    def _on_control(self, msg: Message) -> None:
         try:
             self.follow(self._controls.decode(msg.data))
         except InvalidRequest as error:
             logger.warning("an order cannot be read: %s", error)
         if msg.reply:
-            self._publisher.send(msg.reply, encode(self._heartbeat.report(), sniff(msg.data)))
+            self._sender.send(msg.reply, encode(self._heartbeat.report(), sniff(msg.data)))
 
-    async def _on_cancel(self, msg: Msg) -> None:
+    def _on_cancel(self, msg: Message) -> None:
         try:
             self.cancel(self._cancels.decode(msg.data).ids)
         except InvalidRequest as error:

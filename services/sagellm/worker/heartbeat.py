@@ -4,11 +4,11 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from sagellm.broker import Sender
 from sagellm_engine.contract import AsyncEngine
 from sagellm_schemas import EngineState, InstanceInfo, InstanceReport, InstanceStats, encode, subjects
 
 from .ledger import Ledger
-from .publisher import Publisher
 
 
 class Heartbeat:
@@ -19,13 +19,13 @@ class Heartbeat:
         info: InstanceInfo,
         engine: AsyncEngine,
         ledger: Ledger,
-        publisher: Publisher,
+        sender: Sender,
         state: Callable[[], EngineState],
     ) -> None:
         self._info = info
         self._engine = engine
         self._ledger = ledger
-        self._publisher = publisher
+        self._sender = sender
         self._state = state
         self._subject = subjects.stats(info.instance_id)
         self.latest: InstanceStats | None = None
@@ -44,7 +44,7 @@ class Heartbeat:
     def beat(self) -> None:
         """Publish now."""
         self.latest = self.now()
-        self._publisher.send(self._subject, encode(self.latest))
+        self._sender.send(self._subject, encode(self.latest))
 
     def beat_if_changed(self) -> None:
         """Publish now if the state differs from the one last published."""

@@ -5,10 +5,9 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 
-from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from sagellm.broker import Connection
+from sagellm.broker import Connection, Message
 from sagellm_engine.contract import AsyncEngine, GenerateRequest
 from sagellm_engine.tokenizer import Tokenizer
 from sagellm_schemas import (
@@ -76,9 +75,7 @@ class Intake:
             inactive_threshold=INACTIVE_THRESHOLD_S,
             mem_storage=True,
         )
-        await self._connection.nc.subscribe(
-            inbox, cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        await self._connection.nc.handle(inbox, self._on_message)
         await self.ensure()
 
     async def start_long_prompts(self) -> None:
@@ -105,7 +102,7 @@ class Intake:
             await js.delete_consumer(subjects.WORK_STREAM, str(consumer.name))
             await js.purge_stream(subjects.WORK_STREAM, subject=consumer.filter_subject)
 
-    async def _on_message(self, msg: Msg) -> None:
+    def _on_message(self, msg: Message) -> None:
         try:
             item = self._codec.decode(msg.data)
         except InvalidRequest as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from sagellm.broker import Sender
 from sagellm_engine.contract import StepOutput
 from sagellm_schemas import (
     Cancelled,
@@ -23,7 +24,6 @@ from sagellm_schemas import (
 
 from .ledger import Job, Ledger, Reader
 from .metrics import Counters
-from .publisher import Publisher
 
 Readers = dict[Reader, list[Event]]
 """The events of one step for each reader."""
@@ -32,11 +32,11 @@ Readers = dict[Reader, list[Event]]
 class Outbox:
     """Says how jobs go on and how they end, to readers and to the scheduler, and enters endings in the ledger."""
 
-    def __init__(self, instance: str, ledger: Ledger, publisher: Publisher, counters: Counters) -> None:
+    def __init__(self, instance: str, ledger: Ledger, sender: Sender, counters: Counters) -> None:
         self._instance = instance
         self._reports = subjects.reports(instance)
         self._ledger = ledger
-        self._publisher = publisher
+        self._sender = sender
         self._counters = counters
 
     def emit(self, outputs: list[StepOutput]) -> None:
@@ -87,7 +87,7 @@ class Outbox:
     def acknowledge(self, ack: str) -> None:
         """Remove a work item from its stream."""
         if ack:
-            self._publisher.send(ack, b"")
+            self._sender.send(ack)
 
     def _ending(self, job: Job, output: StepOutput) -> tuple[Ended, list[Event]]:
         """The report of an ending, and what the reader gets to see of it."""
@@ -111,11 +111,11 @@ class Outbox:
     def _send(self, readers: Readers, ended: list[tuple[Job, Ended]]) -> None:
         for (reply_to, content_type), events in readers.items():
             for payload in self._frames(events, content_type):
-                self._publisher.send(reply_to, payload)
+                self._sender.send(reply_to, payload)
         if not ended:
             return
         report = WorkReport(instance=self._instance, ended=[ending for _, ending in ended])
-        self._publisher.send(self._reports, encode(report))
+        self._sender.send(self._reports, encode(report))
         for job, ending in ended:
             self._ledger.end(job, ending)
             self._counters.ended(job, ending)
@@ -124,7 +124,7 @@ class Outbox:
     def _frames(self, events: list[Event], content_type: str) -> Iterator[bytes]:
         """`events` as one message, or as more where one would be over the server's limit."""
         payload = encode(Frame(events=events, instance=self._instance), content_type)
-        if len(payload) <= self._publisher.max_payload_bytes:
+        if len(payload) <= self._sender.max_payload_bytes:
             yield payload
             return
         if len(events) == 1:

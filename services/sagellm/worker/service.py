@@ -11,7 +11,7 @@ from typing import Any
 import nats.errors
 import nats.js.errors
 
-from sagellm.broker import Connection, ensure_topology
+from sagellm.broker import Connection, Sender, ensure_topology
 from sagellm.settings import Settings
 from sagellm_engine.contract import AsyncEngine, ServedModel
 from sagellm_engine.tokenizer import Tokenizer
@@ -24,7 +24,6 @@ from .intake import Intake
 from .ledger import Ledger
 from .metrics import Counters, EngineCollector, serve_metrics
 from .outbox import Outbox
-from .publisher import Publisher
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +40,8 @@ class Worker:
         self._engine = engine
         self._ledger = Ledger()
         self._counters = Counters()
-        self._publisher = Publisher(connection.nc)
-        self._outbox = Outbox(self.instance, self._ledger, self._publisher, self._counters)
+        self._sender = Sender(connection.nc)
+        self._outbox = Outbox(self.instance, self._ledger, self._sender, self._counters)
         self._draining = False
         self._stopped = False
         self._reconnected = asyncio.Event()
@@ -76,7 +75,7 @@ class Worker:
         await ensure_topology(self._connection.js, settings)
         card = await registry.publish_model(self._connection, served)
         info = _instance_info(self.instance, settings, served)
-        heartbeat = Heartbeat(info, self._engine, self._ledger, self._publisher, lambda: self.state)
+        heartbeat = Heartbeat(info, self._engine, self._ledger, self._sender, lambda: self.state)
         intake = Intake(
             self._connection,
             self._engine,
@@ -86,17 +85,16 @@ class Worker:
             lambda: self._accepting(heartbeat),
         )
         orders = Orders(
-            self._engine, self._ledger, self._outbox, heartbeat, self._publisher, lambda: self._drain(heartbeat)
+            self._engine, self._ledger, self._outbox, heartbeat, self._sender, lambda: self._drain(heartbeat)
         )
         self._counters.registry.register(EngineCollector(lambda: heartbeat.latest))
         self._connection.on_reconnect(self._on_reconnect)
         with serve_metrics(self._counters.registry, settings.host, settings.metrics_port):
             async with asyncio.TaskGroup() as tasks:
-                background = [tasks.create_task(self._publisher.run(), name="worker publisher")]
                 await orders.listen(self._connection, self.instance)
                 await intake.open(settings.role, self.instance)
                 await registry.register(self._connection, info)
-                background += [
+                background = [
                     tasks.create_task(intake.start_long_prompts(), name="worker long prompts"),
                     tasks.create_task(heartbeat.run(settings.heartbeat_interval_s), name="worker heartbeat"),
                     tasks.create_task(self._stay_registered(info, intake), name="worker registration"),
@@ -132,7 +130,7 @@ class Worker:
         except TimeoutError:
             logger.info("handing back %d requests", len(self._ledger.jobs))
             orders.preempt(list(self._ledger.jobs.values()))
-        await self._publisher.flush()  # acknowledgements are worth nothing once the consumer has gone
+        await self._sender.flush()  # acknowledgements are worth nothing once the consumer has gone
         try:
             async with asyncio.timeout(self._settings.publish_timeout_s):
                 await intake.close()
@@ -142,7 +140,7 @@ class Worker:
         orders.preempt(list(self._ledger.jobs.values()))
         self._stopped = True
         heartbeat.beat()
-        await self._publisher.flush()
+        await self._sender.flush()
 
     async def _stay_registered(self, info: InstanceInfo, intake: Intake) -> None:
         """Keep the registration and the consumer alive, for ever."""
@@ -160,7 +158,7 @@ class Worker:
         while True:
             await asyncio.sleep(self._settings.heartbeat_interval_s)
             if self._settings.engine == "sagellm" and not self._engine.healthy():
-                await self._publisher.flush()  # the failures it has reported
+                await self._sender.flush()  # the failures it has reported
                 raise EngineError("the engine has died, the log says of what; start the worker again")
 
     async def _on_reconnect(self) -> None:

@@ -1,11 +1,13 @@
 """`/v1/chat/completions`, as a client sees it."""
 
+import asyncio
+
 import httpx
 
 from sagellm_schemas import Finished, FinishReason, PositionLogprobs, TokenLogprob, Tokens, Usage
 
-from .backend import MODEL, TEXT, WORDS, Backend, finished
-from .sse import chunks_of, content_of
+from .backend import MODEL, TEXT, WORDS, Backend, finished, whole_answer
+from .sse import chunks_of, content_of, live_chunks
 
 PATH = "/v1/chat/completions"
 HELLO = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
@@ -40,11 +42,36 @@ async def test_a_chat_is_answered_in_one_document(http: httpx.AsyncClient, backe
     assert request.sampling.seed is not None
 
 
-async def test_a_stream_opens_with_the_role_and_has_a_chunk_for_every_token(http: httpx.AsyncClient):
-    chunks = chunks_of(await http.post(PATH, json=HELLO | {"stream": True}))
+async def test_a_stream_opens_with_the_role_and_has_a_chunk_for_every_token(
+    http: httpx.AsyncClient, backend: Backend
+):
+    read = asyncio.Semaphore()
+
+    async def answer(backend, request):
+        for event in whole_answer(request):
+            await read.acquire()  # the client has all that was sent
+            await backend.send(request, event)
+
+    backend.answer = answer
+    chunks = []
+    async with http.stream("POST", PATH, json=HELLO | {"stream": True}) as response:
+        async for chunk in live_chunks(response):
+            chunks.append(chunk)
+            if chunk["choices"][0]["delta"].get("content"):
+                read.release()
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert deltas == [{"role": "assistant", "content": ""}, *({"content": word} for word in WORDS), {}]
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * (len(WORDS) + 1) + ["stop"]
+
+
+async def test_tokens_that_are_there_together_share_a_chunk(http: httpx.AsyncClient, backend: Backend):
+    async def answer(backend, request):
+        await backend.send(request, *whole_answer(request))
+
+    backend.answer = answer
+    chunks = chunks_of(await http.post(PATH, json=HELLO | {"stream": True}))
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas == [{"role": "assistant", "content": ""}, {"content": TEXT}, {}]
     assert {(chunk["id"], chunk["object"], chunk["model"]) for chunk in chunks} == {
         (chunks[0]["id"], "chat.completion.chunk", MODEL)
     }

@@ -32,6 +32,25 @@ def test_any_text_comes_out_of_the_stream_as_it_went_in(texts: list[str]):
         assert stream.tokens == len(texts)
 
 
+@given(st.lists(st.lists(st.tuples(st.integers(0, 1), st.text()))))
+def test_every_choice_has_its_own_text_however_tokens_are_interleaved_and_joined(
+    batches: list[list[tuple[int, str]]],
+):
+    stream = ChunkStream(ANSWER, CHAT)
+    data = b"".join(
+        stream.add([(choice, Tokens(id="", token_ids=[1], text=text)) for choice, text in batch])
+        for batch in batches
+    )
+    for choice in (0, 1):
+        deltas = [c["choices"][0] for c in parsed(data) if c["choices"][0]["index"] == choice]
+        texts = [text for batch in batches for owner, text in batch if owner == choice]
+        assert "".join(delta["delta"]["content"] for delta in deltas) == "".join(texts)
+        assert all(
+            delta["delta"].get("role") == ("assistant" if i == 0 else None) for i, delta in enumerate(deltas)
+        )
+    assert stream.tokens == sum(map(len, batches))
+
+
 def test_tokens_without_text_are_no_chunk():
     stream = ChunkStream(Answer(id="x", created=0, model="m"), COMPLETION)
     assert stream.add([(0, Tokens(id="", token_ids=[1]))]) == b""

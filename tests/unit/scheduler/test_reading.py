@@ -3,8 +3,8 @@
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
-from nats.aio.msg import Msg
 
+from sagellm.broker import Message
 from sagellm.scheduler.reading import Delivery, Reader, Rejection
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm_schemas import JSON, MSGPACK, InferenceRequest, SamplingParams, encode, subjects
@@ -13,7 +13,7 @@ ACK = "$JS.ACK.SAGELLM_REQUESTS.scheduler.1.17.4.1700000000500000000.9"
 
 
 def read(data: bytes, headers: dict[str, str] | None = None, model: str = "m") -> TrackedRequest | Rejection:
-    message = Msg(_client=None, subject=subjects.requests(model), reply=ACK, data=data, headers=headers)  # type: ignore[arg-type]
+    message = Message(subjects.requests(model), ACK, data, headers or {})
     return Reader().read(message, Delivery.of(ACK))
 
 
@@ -74,9 +74,7 @@ fields = st.fixed_dictionaries(
         "prompt_token_ids": st.lists(WHOLE, max_size=3),
         "reply_to": st.text(max_size=5) | st.just("sagellm.v1.replies.a") | st.just("$JS.API.X"),
         "priority": st.integers(-9, 9) | st.text(max_size=4),
-        "sampling": st.dictionaries(
-            st.sampled_from(["top_p", "temperature", "seed"]), st.floats() | st.integers()
-        ),
+        "sampling": st.dictionaries(st.sampled_from(["top_p", "temperature", "seed"]), st.floats() | WHOLE),
         "slo_deadline_ms": st.floats(),
     },
 )

@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nats.aio.msg import Msg
 
+from sagellm.broker import Message
 from sagellm.scheduler import cancellations, requests
 from sagellm.scheduler.adoption import Adoption
 from sagellm.scheduler.attempts import AttemptRecord
@@ -18,6 +18,7 @@ from sagellm_schemas import (
     Outcome,
     RequestStatus,
     encode,
+    subjects,
 )
 
 from .making import make_request
@@ -52,13 +53,13 @@ def test_cancels_are_remembered_for_a_minute(monkeypatch: pytest.MonkeyPatch) ->
     now_s = 100.0
     monkeypatch.setattr(cancellations.time, "monotonic", lambda: now_s)
     memory = Cancellations()
-    message = Msg(_client=None, data=encode(Cancel(ids=["a", "b"])))  # type: ignore[arg-type]
+    message = Message(subjects.CANCEL, "", encode(Cancel(ids=["a", "b"])), {})
     assert memory.read(message) == ["a", "b"]
     assert "a" in memory
     assert "c" not in memory
     now_s += 61
     assert "a" not in memory
-    assert memory.read(Msg(_client=None, data=b"{nonsense")) == []  # type: ignore[arg-type]
+    assert memory.read(Message(subjects.CANCEL, "", b"{nonsense", {})) == []
 
 
 class Ways:

@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from nats.aio.msg import Msg
-
-from sagellm.broker import connect
+from sagellm.broker import Message, connect
 from sagellm.settings import Settings
 from sagellm_schemas import Codec, EngineState, InstanceStats, SageError, subjects
 
@@ -33,7 +31,7 @@ async def _wait_for_workers(settings: Settings, instances: Sequence[str]) -> str
     missing = set(instances)
     model: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def on_heartbeat(message: Msg) -> None:
+    def on_heartbeat(message: Message) -> None:
         with contextlib.suppress(SageError):
             heartbeat = codec.decode(message.data)
             if heartbeat.state is not EngineState.READY:
@@ -43,7 +41,7 @@ async def _wait_for_workers(settings: Settings, instances: Sequence[str]) -> str
                 model.set_result(heartbeat.info.model)
 
     async with connect(settings, "sagellm-up") as connection:
-        await connection.nc.subscribe(subjects.ALL_STATS, cb=on_heartbeat)
+        await connection.nc.handle(subjects.ALL_STATS, on_heartbeat)
         return await model
 
 

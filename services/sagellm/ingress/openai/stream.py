@@ -1,7 +1,8 @@
-"""An answer as server-sent events: one chunk for every `Tokens` event with text.
+"""An answer as server-sent events.
 
-A chunk is bytes known in advance, the text as a JSON string, and more bytes known in advance; so a token costs
-one small encoding and no objects. The two protocols differ in those bytes only: their `Wording`.
+Every token has a chunk of its own, unless more of them are there when it is sent: then they share one, so that a
+busy ingress or a slow client catches up instead of falling behind. A chunk is bytes known in advance, the text as
+a JSON string, and more bytes known in advance. The two protocols differ in those bytes only: their `Wording`.
 """
 
 from collections.abc import Callable
@@ -80,18 +81,24 @@ class ChunkStream:
     def add(self, events: Events) -> bytes:
         """The chunks of `events`, joined. After an error event nothing more may be added."""
         pieces: list[bytes] = []
-        begun, heads, tail, quoted = self._begun, self._text_heads, self._text_tail, _json.encode
-        tokens = 0
+        text, of = "", -1  # what the chunk being gathered has, and its choice
         for choice, event in events:
-            if not begun[choice]:
-                begun[choice] = True
+            if type(event) is Tokens and event.logprobs is None and choice == of:
+                self.tokens += len(event.token_ids)
+                text += event.text
+                continue
+            if text:
+                pieces.append(self._chunk(of, text))
+            text, of = "", -1
+            if not self._begun[choice]:
+                self._begun[choice] = True
                 pieces.append(self._first(choice))
             if type(event) is Tokens:
-                tokens += len(event.token_ids)
-                if event.logprobs is not None:
+                self.tokens += len(event.token_ids)
+                if event.logprobs is None:
+                    text, of = event.text, choice
+                else:
                     pieces.append(self._with_logprobs(choice, event.text, event.logprobs))
-                elif event.text:
-                    pieces += (heads[choice], quoted(event.text), tail)
             elif type(event) is Finished:
                 pieces.append(self._last(choice, event))
                 self.usages[choice] = event.usage
@@ -99,7 +106,8 @@ class ChunkStream:
             else:
                 self.error = event.error if type(event) is Failed else CANCELLED
                 break
-        self.tokens += tokens
+        if text:
+            pieces.append(self._chunk(of, text))
         return b"".join(pieces)
 
     def end(self) -> bytes:
@@ -108,6 +116,9 @@ class ChunkStream:
             return DONE
         usage = _json.encode(usage_document(self.usages, self._answer.choices_per_prompt))
         return self._head + b'],"usage":' + usage + b"}\n\n" + DONE
+
+    def _chunk(self, choice: int, text: str) -> bytes:
+        return self._text_heads[choice] + _json.encode(text) + self._text_tail
 
     def _first(self, choice: int) -> bytes:
         first = self._wording.first
