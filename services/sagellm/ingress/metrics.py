@@ -1,11 +1,8 @@
 """What the ingress measures, for Prometheus."""
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from sagellm.histogram import Histogram
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -17,9 +14,9 @@ class ModelMetrics:
 
     def __init__(self, metrics: "Metrics", model: str) -> None:
         self.in_flight = metrics.in_flight.labels(model)
-        self.ttft = metrics.ttft.labels(model)
+        self.ttft = metrics.ttft.series(model)
         self.itl = metrics.itl.series(model)
-        self.duration = metrics.duration.labels(model)
+        self.duration = metrics.duration.series(model)
         self.prompt_tokens = metrics.prompt_tokens.labels(model)
         self.cached_tokens = metrics.cached_tokens.labels(model)
         self.output_tokens = metrics.output_tokens.labels(model)
@@ -37,12 +34,11 @@ class Metrics:
             "sagellm_ingress_in_flight", "Requests being answered", ["model"], registry=self.registry
         )
         self.ttft = self._histogram("ttft", "Time from the request to its first token")
-        self.itl = FastHistogram("sagellm_ingress_itl_seconds", "Time between tokens as sent to the client")
+        self.itl = self._histogram("itl", "Time between tokens as sent to the client")
         self.duration = self._histogram("duration", "Time from the request to the end of its answer")
         self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of finished requests")
         self.cached_tokens = self._counter("cached_tokens", "Prompt tokens found in a prefix cache")
         self.output_tokens = self._counter("output_tokens", "Output tokens of finished requests")
-        self.registry.register(self.itl)
         self._models: dict[str, ModelMetrics] = {}
         self._outcomes: dict[tuple[str, int], Counter] = {}
 
@@ -65,51 +61,7 @@ class Metrics:
         return bytes(generate_latest(self.registry))
 
     def _histogram(self, name: str, text: str) -> Histogram:
-        return Histogram(
-            f"sagellm_ingress_{name}_seconds", text, ["model"], buckets=_SECONDS, registry=self.registry
-        )
+        return Histogram(f"sagellm_ingress_{name}_seconds", text, _SECONDS, self.registry, label="model")
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"sagellm_ingress_{name}", text, ["model"], registry=self.registry)
-
-
-class FastSeries:
-    """One series of a `FastHistogram`."""
-
-    __slots__ = ("counts", "sum")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(_SECONDS) + 1)
-        self.sum = 0.0
-
-    def observe(self, seconds: float, times: int) -> None:
-        """Count `seconds` as seen `times` times."""
-        self.counts[bisect_left(_SECONDS, seconds)] += times
-        self.sum += seconds * times
-
-
-class FastHistogram(Collector):
-    """A histogram by model for what happens with every token: no locks, since only the event loop counts."""
-
-    def __init__(self, name: str, text: str) -> None:
-        self._name = name
-        self._text = text
-        self._series: dict[str, FastSeries] = {}
-
-    def series(self, model: str) -> FastSeries:
-        """The series of one model."""
-        return self._series.setdefault(model, FastSeries())
-
-    def collect(self) -> Iterable[Metric]:
-        """The series as Prometheus' client wants them: buckets that include the smaller ones."""
-        family = HistogramMetricFamily(self._name, self._text, labels=["model"])
-        for model, series in self._series.items():
-            family.add_metric([model], list(_cumulated(series.counts)), series.sum)
-        yield family
-
-
-def _cumulated(counts: list[int]) -> Iterator[tuple[str, float]]:
-    total = 0
-    for bound, count in zip((*map(str, _SECONDS), "+Inf"), counts, strict=True):
-        total += count
-        yield bound, total

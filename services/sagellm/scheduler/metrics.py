@@ -3,8 +3,9 @@
 import contextlib
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
+from sagellm.histogram import Histogram
 from sagellm.scheduler.instances import Instance
 from sagellm_schemas import SettingsError
 
@@ -25,9 +26,9 @@ class SchedulerMetrics:
         self.wait = Histogram(
             "sagellm_scheduler_queue_wait_seconds",
             "From arrival to the first dispatch",
-            buckets=WAIT_BUCKETS_S,
-            registry=self.registry,
-        )
+            WAIT_BUCKETS_S,
+            self.registry,
+        ).only
         self.dispatches = self._counter("dispatches", "Work items sent to instances")
         self.failures = self._counter("attempt_failures", "Attempts that failed")
         self.retries = self._counter("retries", "Requests to be dispatched again, for whatever reason")

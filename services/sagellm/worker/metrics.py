@@ -4,10 +4,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from sagellm.histogram import Histogram
 from sagellm_schemas import Ended, EngineState, InstanceStats, Outcome, SageError
 
 from .ledger import Job
@@ -27,15 +28,15 @@ class Counters:
         self._ttft = Histogram(
             "sagellm_worker_time_to_first_token_seconds",
             "From accepting a work item to its first output",
-            buckets=TTFT_BUCKETS_S,
-            registry=self.registry,
-        )
+            TTFT_BUCKETS_S,
+            self.registry,
+        ).only
         self._duration = Histogram(
             "sagellm_worker_request_seconds",
             "From accepting a work item to its end",
-            buckets=DURATION_BUCKETS_S,
-            registry=self.registry,
-        )
+            DURATION_BUCKETS_S,
+            self.registry,
+        ).only
 
     def first_token(self, job: Job) -> None:
         """`job` has its first output."""
