@@ -1,4 +1,4 @@
-"""How our processes stand to each other: children end with their parent, and none takes the CPU from another."""
+"""Child processes that end with their parent, whichever way it ends."""
 
 import contextlib
 import ctypes
@@ -7,17 +7,6 @@ import signal
 from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
-
-
-def let_others_finish() -> None:
-    """From now on this process and its children wait for the running time slice to end when they wake (Linux).
-
-    A request passes through five processes that wake each other. Where there are more of them than cores, each
-    wake-up would take the core from the one that woke it, which is in the middle of the next message: on two cores
-    the pipeline carries a quarter to a third more without that. With cores to spare nothing changes.
-    """
-    with contextlib.suppress(AttributeError, OSError):  # another system, or not allowed here
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def bound_to_parent(signal_number: signal.Signals) -> Callable[[], None]:

@@ -48,7 +48,7 @@ class Client(NatsClient):
     def __init__(self) -> None:
         super().__init__()
         self._handlers: dict[int, Handler] = {}
-        self._flush_due = False
+        self._write_due = False
 
     async def handle(self, subject: str, handler: Handler) -> Subscription:
         """Subscribe; `handler` gets every message in order, without limit, and must not wait.
@@ -105,13 +105,13 @@ class Client(NatsClient):
             command = b"HPUB %b %d %d\r\n%b%b\r\n" % (to.encode(), len(block), len(block) + size, block, payload)
         self._pending.append(command)
         self._pending_data_size += len(command)
-        if not self._flush_due:
-            self._flush_due = True
+        if not self._write_due:
+            self._write_due = True
             asyncio.get_running_loop().call_soon(self._write)
 
     def _write(self) -> None:
-        """Hand what is pending to the socket."""
-        self._flush_due = False
+        """Hand what is pending to the socket, in one piece: a system call costs more than a message."""
+        self._write_due = False
         if not self._pending or not self.is_connected or self.is_closed:
             return  # a reconnection ends with a flush
         transport = self._transport
@@ -120,7 +120,7 @@ class Client(NatsClient):
         backlog = writer.transport.get_write_buffer_size() if writer is not None else 0
         # A reconnection subscribes anew first: what is sent before could be answered to nobody.
         if backlog > WRITE_BUFFER_BYTES or self._reconnection_task_future is not None:
-            self._flush_due = True
+            self._write_due = True
             asyncio.get_running_loop().call_later(RETRY_S, self._write)
             return
         transport.writelines(self._pending)

@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 
 from sagellm import logs
 from sagellm.garbage import rare_garbage_collection
-from sagellm.process import let_others_finish
 from sagellm.settings import Settings
 from sagellm_schemas import SageError
 
@@ -29,7 +28,6 @@ def serve(name: str, service: Service, settings: Settings) -> None:
         SystemExit: with EXIT_CRASHED after anything else went wrong; the log has the traceback.
     """
     logs.configure(settings.log_level, name)
-    let_others_finish()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_until_signalled(service, settings))

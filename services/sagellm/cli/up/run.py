@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from sagellm.cli.errors import reason_of
 from sagellm.cli.exits import EXIT_FORCED
 from sagellm.cli.serve import loop_factory
-from sagellm.process import let_others_finish
 from sagellm.settings import Settings
 
 from .model import fetch_model
@@ -31,7 +30,6 @@ def run_pipeline(
     names = ["ingress", *numbered("scheduler", schedulers), *numbered("worker", workers)]
     output = Output(names, quiet=quiet)
     fetch_model(settings)
-    let_others_finish()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_run(settings, show, output, workers=workers, schedulers=schedulers, stay=stay))
