@@ -54,6 +54,7 @@ from .instances import (
     Lease,
     ModelCard,
 )
+from .metrics import Quantiles, SloCompliance, Snapshot
 from .request import ChatMessage, InferenceRequest
 from .sampling import SamplingParams
 from .work import Cancel, DeadLetter, Ended, WorkItem, WorkReport
@@ -98,6 +99,7 @@ __all__ = [
     "OutOfMemory",
     "Outcome",
     "PositionLogprobs",
+    "Quantiles",
     "QueueFull",
     "RequestPriority",
     "RequestStatus",
@@ -105,6 +107,8 @@ __all__ = [
     "SageError",
     "SamplingParams",
     "SettingsError",
+    "SloCompliance",
+    "Snapshot",
     "Terminal",
     "TokenLogprob",
     "Tokens",

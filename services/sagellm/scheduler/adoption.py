@@ -74,7 +74,7 @@ class Adoption:
 
     def _conclude(self, tracked: TrackedRequest, ended: Ended) -> None:
         if is_final(ended):
-            self._endings.settle(tracked)
+            self._endings.settle(tracked, ended)
         elif ended.error is not None:
             self._recovery.failed(tracked, ended.error)
         else:

@@ -53,11 +53,13 @@ class Dispatcher:
         if queue is None:
             queue = self._queues[tracked.request.model] = RequestQueue(self._policy)
         queue.push(tracked, time.time())
+        self._metrics.requests.fairness.waits(tracked.request.user_id)
         self.wake()
 
     def withdraw(self, tracked: TrackedRequest) -> None:
         """Take a waiting request out."""
         self._queues[tracked.request.model].remove(tracked)
+        self._metrics.requests.fairness.waits_no_more(tracked.request.user_id)
 
     def wake(self) -> None:
         """Something has changed: make one pass, after all that is ready to run now."""
@@ -80,20 +82,28 @@ class Dispatcher:
         return {model: len(queue) for model, queue in self._queues.items()}
 
     def _pass(self) -> None:
-        turns_before = self._turns
+        turns_before, decided_s = self._turns, 0.0
         now_s = time.time()
         for model, queue in self._queues.items():
             if not queue:
                 continue
             candidates = self._instances.with_credit(model)
-            while candidates and (tracked := queue.pop(now_s)) is not None:
+            while candidates:
+                began_s = time.perf_counter()
+                tracked = queue.pop(now_s)
+                if tracked is None:
+                    break
                 instance = self._router.choose(tracked, candidates)
+                decided_s += time.perf_counter() - began_s
                 self._dispatch(tracked, instance, now_s)
                 if not instance.has_credit:
                     candidates.remove(instance)
-        self._metrics.dispatches.inc(self._turns - turns_before)
+        if turns := self._turns - turns_before:
+            self._metrics.dispatches.inc(turns)
+            self._metrics.decided(self._policy.name, decided_s, turns)
 
     def _dispatch(self, tracked: TrackedRequest, instance: Instance, now_s: float) -> None:
+        self._metrics.requests.fairness.waits_no_more(tracked.request.user_id)
         first = tracked.attempt == 0
         tracked.attempt = tracked.next_attempt(self._term)
         item = encode(
@@ -117,7 +127,9 @@ class Dispatcher:
         self._sender.send(instance.work_subject, item)
         self._policy.charge(tracked, len(tracked.request.prompt_token_ids or ()))
         if first:
-            self._metrics.wait.observe(max(0.0, now_s - tracked.arrival_s))
+            wait_s = max(0.0, now_s - tracked.arrival_s)
+            self._metrics.wait.observe(wait_s)
+            self._metrics.requests.dispatched(wait_s)
 
 
 def _too_large(size_bytes: int, limit_bytes: int) -> MessageTooLarge:

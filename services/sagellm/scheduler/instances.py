@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sagellm_schemas import EngineState, InstanceInfo, InstanceStats, subjects
+from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStats, subjects
 
 
 @dataclass(slots=True, eq=False)
@@ -24,6 +24,7 @@ class Instance:
     strays: set[str] = field(default_factory=set)
     last_turn: int = 0
     work_subject: str = ""
+    engine: EngineStats = field(default_factory=EngineStats)
 
     def __post_init__(self) -> None:
         self.work_subject = subjects.work(self.info.role, self.info.instance_id)
@@ -83,6 +84,7 @@ class Instances:
         instance.state = stats.state
         instance.term = stats.term
         instance.running = stats.running
+        instance.engine = stats.stats
         instance.heard_s = now_s
         return instance
 

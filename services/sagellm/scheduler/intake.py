@@ -14,6 +14,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from sagellm.broker import Connection, Message, Sender
 from sagellm.scheduler.cancellations import Cancellations
 from sagellm.scheduler.endings import Endings
+from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import Models
 from sagellm.scheduler.reading import Delivery, Reader, Rejection
 from sagellm.scheduler.rejections import Rejections
@@ -49,6 +50,7 @@ class Intake:
         replies: Replies,
         sender: Sender,
         timings: Timings,
+        metrics: SchedulerMetrics,
         place: Callable[[TrackedRequest], None],
     ) -> None:
         self._connection = connection
@@ -60,6 +62,7 @@ class Intake:
         self._replies = replies
         self._sender = sender
         self._timings = timings
+        self._metrics = metrics
         self._place = place
         self._reader = Reader()
         self._subscription: Subscription | None = None
@@ -171,6 +174,7 @@ class Intake:
             self._refuse_twin(tracked, twin)
             return
         self._table.add(tracked)
+        self._metrics.requests.arrived()
         if tracked.id in self._cancellations:
             self._endings.cancel(tracked)
         else:

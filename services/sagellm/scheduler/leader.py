@@ -15,7 +15,7 @@ from sagellm.scheduler.instances import Instance, Instances
 from sagellm.scheduler.intake import Intake
 from sagellm.scheduler.lease import LeaderLease
 from sagellm.scheduler.liveness import Liveness
-from sagellm.scheduler.metrics import SchedulerMetrics
+from sagellm.scheduler.metrics import SchedulerMetrics, take_snapshot
 from sagellm.scheduler.models import Models
 from sagellm.scheduler.policies import make_policy
 from sagellm.scheduler.recovery import Recovery
@@ -27,7 +27,7 @@ from sagellm.scheduler.routing import make_router
 from sagellm.scheduler.takeover import Takeover, release_unclaimed
 from sagellm.scheduler.timings import Timings
 from sagellm.settings import Settings
-from sagellm_schemas import RequestStatus, subjects
+from sagellm_schemas import RequestStatus, Snapshot, subjects
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +64,11 @@ class Leader:
         replies = Replies(self._sender)
         dead_letters = DeadLetters(js, metrics, nc.max_payload)
         self._endings = Endings(self._table, attempts, replies, self._sender, metrics, term)
+        self._policy = make_policy(settings.policy)
+        self._router = make_router(settings.routing)
         self._dispatcher = Dispatcher(
-            make_policy(settings.policy),
-            make_router(settings.routing),
+            self._policy,
+            self._router,
             instances,
             self._endings,
             self._sender,
@@ -89,7 +91,7 @@ class Leader:
         )
         self._adoption = Adoption(self._endings, self._recovery, self._dispatcher.enqueue)
         self._reports = Reports(
-            self._table, instances, self._adoption, self._endings, self._recovery, self._dispatcher
+            self._table, instances, self._adoption, self._endings, self._recovery, self._dispatcher, metrics
         )
         self._rejections = Rejections(
             models, dead_letters, replies, self._sender, metrics, self._accept, self._table.settled
@@ -104,6 +106,7 @@ class Leader:
             replies,
             self._sender,
             timings,
+            metrics,
             self._adoption.place,
         )
         self._liveness = Liveness(
@@ -126,6 +129,7 @@ class Leader:
         Raises:
             ExceptionGroup: with `LeaseLost`, or the reason why a part of it died.
         """
+        self._metrics.requests.fairness.nobody_waits()
         reports = self._connection.nc.handling(subjects.ALL_REPORTS, self._reports.on_message)
         try:
             async with reports, asyncio.TaskGroup() as tasks:
@@ -198,3 +202,15 @@ class Leader:
         for model, length in self._dispatcher.lengths().items():
             self._metrics.waiting.labels(model).set(length)
         self._metrics.outstanding.set(len(self._table))
+        self._metrics.requests.fairness.sample()
+
+    def snapshot(self) -> Snapshot:
+        """The metrics of this moment."""
+        return take_snapshot(
+            self._metrics,
+            policy=self._policy.name,
+            routing=self._router.name,
+            outstanding=len(self._table),
+            running=sum(len(instance.assigned) for instance in self._instances.all()),
+            queue_lengths=self._dispatcher.lengths(),
+        )

@@ -7,6 +7,7 @@ from sagellm.scheduler.adoption import Adoption, is_final
 from sagellm.scheduler.dispatcher import Dispatcher
 from sagellm.scheduler.endings import Endings
 from sagellm.scheduler.instances import Instances
+from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.recovery import Recovery
 from sagellm.scheduler.requests import RequestTable
 from sagellm_schemas import Codec, Ended, InvalidRequest, RequestStatus, WorkReport
@@ -25,6 +26,7 @@ class Reports:
         endings: Endings,
         recovery: Recovery,
         dispatcher: Dispatcher,
+        metrics: SchedulerMetrics,
     ) -> None:
         self._table = table
         self._instances = instances
@@ -32,6 +34,7 @@ class Reports:
         self._endings = endings
         self._recovery = recovery
         self._dispatcher = dispatcher
+        self._metrics = metrics
         self._codec = Codec(WorkReport)
 
     def on_message(self, message: Message) -> None:
@@ -62,8 +65,9 @@ class Reports:
             instance.assigned.discard(ended.id)
         if ended.usage.completion_tokens:
             self._dispatcher.charge(tracked, ended.usage.completion_tokens)
+        self._metrics.requests.attempt_ended(tracked, ended, instance)
         if is_final(ended):
-            self._endings.settle(tracked)
+            self._endings.settle(tracked, ended)
         elif ended.error is not None:
             self._recovery.failed(tracked, ended.error)
         else:

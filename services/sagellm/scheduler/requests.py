@@ -13,6 +13,7 @@ class TrackedRequest:
 
     `status` is PENDING (neither waiting nor running: its reader is being asked what it holds), QUEUED or RUNNING.
     `sequence` is its place in the durable queue. `attempt` is the last attempt dispatched, 0 before the first.
+    `first_token_s` (Unix seconds, 0 before it is known) and `cost` (in the instances' currency) are for metrics.
     """
 
     request: InferenceRequest
@@ -30,6 +31,8 @@ class TrackedRequest:
     instance: str = ""
     dispatched_s: float = 0.0
     cancelled: bool = False
+    first_token_s: float = 0.0
+    cost: float = 0.0
 
     @property
     def id(self) -> str:

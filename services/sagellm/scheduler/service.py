@@ -18,7 +18,7 @@ from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import CHANGES, Models
 from sagellm.scheduler.timings import Timings
 from sagellm.settings import Settings
-from sagellm_schemas import BrokerError, Codec, InstanceStats, InvalidRequest, subjects
+from sagellm_schemas import BrokerError, Codec, InstanceStats, InvalidRequest, Snapshot, subjects
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +122,12 @@ class SchedulerService:
             for instance in self._instances.all():
                 if time.monotonic() - instance.heard_s > self._timings.hung_after_s:
                     self._instances.forget(instance)
+
+    def snapshot(self) -> Snapshot:
+        """The metrics of this moment; those of a standby say that it does not lead."""
+        if self._leader is not None:
+            return self._leader.snapshot()
+        return Snapshot(taken_at=time.time(), window_s=0.0, leader=False)
 
     def _on_heartbeat(self, message: Message) -> None:
         try:

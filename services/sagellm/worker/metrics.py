@@ -1,7 +1,6 @@
 """What the worker counts, for Prometheus."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, start_http_server
@@ -11,8 +10,6 @@ from prometheus_client.registry import Collector
 from sagellm.histogram import Histogram
 from sagellm_schemas import Ended, EngineState, InstanceStats, Outcome, SageError
 
-from .ledger import Job
-
 TTFT_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 DURATION_BUCKETS_S = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -20,9 +17,8 @@ DURATION_BUCKETS_S = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30
 class Counters:
     """Counts of requests and their times within the worker, in a registry of its own."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._clock = clock
         requests = Counter("sagellm_worker_requests", "Work items that ended", ["outcome"], registry=self.registry)
         self._ended = {outcome: requests.labels(outcome.value) for outcome in Outcome}
         self._ttft = Histogram(
@@ -38,14 +34,14 @@ class Counters:
             self.registry,
         ).only
 
-    def first_token(self, job: Job) -> None:
-        """`job` has its first output."""
-        self._ttft.observe(self._clock() - job.accepted_at)
+    def first_token(self, after_s: float) -> None:
+        """A work item had its first output that long after it was accepted."""
+        self._ttft.observe(after_s)
 
-    def ended(self, job: Job, ending: Ended) -> None:
-        """`job` has ended."""
+    def ended(self, ending: Ended) -> None:
+        """A work item has ended."""
         self._ended[ending.outcome].inc()
-        self._duration.observe(self._clock() - job.accepted_at)
+        self._duration.observe(ending.duration_ms / 1000)
 
 
 class EngineCollector(Collector):

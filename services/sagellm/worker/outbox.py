@@ -44,14 +44,15 @@ class Outbox:
         readers: Readers = {}
         ended: list[tuple[Job, Ended]] = []
         jobs = self._ledger.jobs
+        now = self._ledger.clock()
         for output in outputs:
             job = jobs.get(output.id)
             if job is None:
                 continue  # aborted in the meantime
-            if not job.started:
-                job.started = True
-                self._counters.first_token(job)
             if output.token_ids or output.text:
+                if not job.first_output_at:
+                    self._counters.first_token(now - job.accepted_at)
+                job.output(now)
                 if not job.stream:
                     _gather(job, output)
                 elif job.reader:
@@ -78,11 +79,11 @@ class Outbox:
         for job in jobs:
             if job.reader:
                 readers.setdefault(job.reader, []).append(Cancelled(id=job.id, attempt=job.attempt))
-        self._send(readers, [(job, _ended(job, Outcome.CANCELLED)) for job in jobs])
+        self._send(readers, [(job, self._ended(job, Outcome.CANCELLED)) for job in jobs])
 
     def returned(self, jobs: Iterable[Job]) -> None:
         """Hand `jobs` back unfinished, through no fault of theirs; readers are told nothing."""
-        self._send({}, [(job, _ended(job, Outcome.RETURNED)) for job in jobs])
+        self._send({}, [(job, self._ended(job, Outcome.RETURNED)) for job in jobs])
 
     def acknowledge(self, ack: str) -> None:
         """Remove a work item from its stream."""
@@ -95,9 +96,9 @@ class Outbox:
         if output.error is not None:
             error = output.error.body()
             if output.error.retryable:
-                return _ended(job, Outcome.RETURNED, usage, error), []
+                return self._ended(job, Outcome.RETURNED, usage, error), []
             failed = Failed(id=job.id, attempt=job.attempt, error=error)
-            return _ended(job, Outcome.FAILED, usage, error), [failed]
+            return self._ended(job, Outcome.FAILED, usage, error), [failed]
         events: list[Event] = [] if job.stream else [_whole(job, output)]
         finished = Finished(
             id=job.id,
@@ -106,7 +107,7 @@ class Outbox:
             stop_reason=output.stop_reason,
             usage=usage,
         )
-        return _ended(job, Outcome.FINISHED, usage), [*events, finished]
+        return self._ended(job, Outcome.FINISHED, usage), [*events, finished]
 
     def _send(self, readers: Readers, ended: list[tuple[Job, Ended]]) -> None:
         for (reply_to, content_type), events in readers.items():
@@ -118,8 +119,23 @@ class Outbox:
         self._sender.send(self._reports, encode(report))
         for job, ending in ended:
             self._ledger.end(job, ending)
-            self._counters.ended(job, ending)
+            self._counters.ended(ending)
             self.acknowledge(job.ack)
+
+    def _ended(
+        self, job: Job, outcome: Outcome, usage: Usage | None = None, error: ErrorBody | None = None
+    ) -> Ended:
+        first = job.first_output_at
+        return Ended(
+            id=job.id,
+            attempt=job.attempt,
+            outcome=outcome,
+            usage=usage or Usage(),
+            error=error,
+            first_token_ms=round((first - job.accepted_at) * 1000, 3) if first else None,
+            duration_ms=round((self._ledger.clock() - job.accepted_at) * 1000, 3),
+            longest_gap_ms=round(job.longest_gap_s * 1000, 3),
+        )
 
     def _frames(self, events: list[Event], content_type: str) -> Iterator[bytes]:
         """`events` as one message, or as more where one would be over the server's limit."""
@@ -133,10 +149,6 @@ class Outbox:
         if middle:
             yield from self._frames(events[:middle], content_type)
             yield from self._frames(events[middle:], content_type)
-
-
-def _ended(job: Job, outcome: Outcome, usage: Usage | None = None, error: ErrorBody | None = None) -> Ended:
-    return Ended(id=job.id, attempt=job.attempt, outcome=outcome, usage=usage or Usage(), error=error)
 
 
 def _tokens(job: Job, output: StepOutput) -> Tokens:
