@@ -1,4 +1,4 @@
-"""`Snapshot`: how the pipeline does, as its leading scheduler sees it, under the original control plane's names."""
+"""`Snapshot`: how the pipeline does, as its leader sees it, under the original control plane's names."""
 
 import msgspec
 

@@ -36,9 +36,14 @@ class Endings:
 
     def _let_go(self, tracked: TrackedRequest) -> None:
         self._table.remove(tracked)
-        self._sender.send(tracked.ack_subject, ACK)
+        if tracked.ack_subject:  # else its message is still to come, and is acknowledged then
+            self._sender.send(tracked.ack_subject, ACK)
         if tracked.recorded:
             self._attempts.forget(tracked.id)
+
+    def drop(self, tracked: TrackedRequest) -> None:
+        """It had ended before this leader began: nobody need be told."""
+        self._let_go(tracked)
 
     def settle_again(self, sequence: int, ack_subject: str) -> None:
         """Acknowledge a message that came although its request has ended, or is another's duplicate."""

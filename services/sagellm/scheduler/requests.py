@@ -12,7 +12,8 @@ class TrackedRequest:
     """One request and where it stands.
 
     `status` is PENDING (neither waiting nor running: its reader is being asked what it holds), QUEUED or RUNNING.
-    `sequence` is its place in the durable queue. `attempt` is the last attempt dispatched, 0 before the first.
+    `sequence` is its place in the durable queue; `ack_subject` is empty until the queue's consumer has brought it.
+    `attempt` is the last attempt dispatched, 0 before the first.
     `first_token_s` (Unix seconds, 0 before it is known) and `cost` (in the instances' currency) are for metrics.
     """
 
@@ -80,6 +81,10 @@ class RequestTable:
     def was_settled(self, sequence: int) -> bool:
         """Whether it ended lately: a message that comes again then only lacks its acknowledgement."""
         return sequence in self._settled
+
+    def unconfirmed(self, up_to_sequence: int) -> list[TrackedRequest]:
+        """Requests up to that place of the durable queue whose message its consumer has not brought."""
+        return [t for t in self._by_id.values() if not t.ack_subject and t.sequence <= up_to_sequence]
 
     def add(self, tracked: TrackedRequest) -> None:
         """Begin to answer for a request; its id and sequence are not those of another in this table.

@@ -9,13 +9,14 @@ import nats.js.errors
 
 from sagellm.broker import Connection, Message, ensure_topology
 from sagellm.scheduler.attempts import Attempts
-from sagellm.scheduler.background import STEP_DOWN, start
+from sagellm.scheduler.background import STEP_DOWN, cancel, start
 from sagellm.scheduler.cancellations import Cancellations
 from sagellm.scheduler.instances import Instances
 from sagellm.scheduler.leader import Leader
 from sagellm.scheduler.lease import LeaderLease, LeaseLost
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import CHANGES, Models
+from sagellm.scheduler.queue_copy import QueueCopy
 from sagellm.scheduler.timings import Timings
 from sagellm.settings import Settings
 from sagellm_schemas import BrokerError, Codec, InstanceStats, InvalidRequest, Snapshot, subjects
@@ -55,6 +56,7 @@ class SchedulerService:
         self._cancellations = Cancellations()
         self._heartbeats = Codec(InstanceStats)
         self._reconnected = asyncio.Event()
+        self._queue_copy = QueueCopy(queue_connection)
         self._leader: Leader | None = None
 
     async def run(self) -> None:
@@ -75,7 +77,7 @@ class SchedulerService:
         try:
             while True:
                 logger.info("standing by")
-                await self._lease.acquire()
+                await self._stand_by()
                 try:
                     await self._lead()
                 except* LeaseLost as lost:
@@ -90,6 +92,15 @@ class SchedulerService:
                     await self._lease.release()
         finally:
             await self._lease.release()
+
+    async def _stand_by(self) -> None:
+        """Copy the queue until the lease is ours."""
+        await self._queue_copy.begin()
+        following = asyncio.create_task(self._queue_copy.follow(), name="copying the queue")
+        try:
+            await self._lease.acquire()
+        finally:
+            await cancel(following)
 
     async def _lead(self) -> None:
         term = await self._attempts.next_term()
@@ -107,6 +118,7 @@ class SchedulerService:
             self._instances,
             self._cancellations,
             self._metrics,
+            self._queue_copy,
             term,
         )
         await self._leader.run()
