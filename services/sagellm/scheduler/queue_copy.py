@@ -1,8 +1,8 @@
 """A standby's copy of the durable queue, so that a takeover need not wait for the queue to be read.
 
 A work queue has room for one consumer, the leader's. So the copy is read from the stream without one, and what
-ends is heard as the leader's acknowledgements, which are plain messages. Some may be missed; `complete` says whether
-the copy is true, and if it is not, the leader waits until its consumer has told it everything.
+ends is heard as the leader's acknowledgements, plain messages. Some may be missed; `complete` says whether the
+copy is true, and if it is not, the leader waits until its consumer has told it everything.
 """
 
 import asyncio

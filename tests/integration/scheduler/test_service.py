@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+from functools import partial
 from urllib.request import urlopen
 
 import pytest
+from nats.js.errors import NotFoundError
 
 from sagellm.broker import Connection
 from sagellm.scheduler import routing
@@ -64,7 +66,7 @@ async def test_a_lost_consumer_is_made_again_and_nothing_runs_twice(
         await reader.send("running")
         item = await worker.items.next()
         await reader.send("queued")
-        await connection.js.delete_consumer(subjects.REQUESTS_STREAM, CONSUMER)
+        await until(partial(_is_deleted, connection))
         await reader.send("unheard")
         await worker.end(item)
         worker.auto = True
@@ -139,3 +141,11 @@ async def test_a_part_that_dies_stops_the_service_with_its_reason_in_the_log(
             await run(settings, asyncio.Event())
     assert "dispatcher died" in caplog.text
     assert await outstanding(connection) == 1
+
+
+async def _is_deleted(connection: Connection) -> bool:
+    """Delete the queue's consumer; False while there is none yet."""
+    try:
+        return await connection.js.delete_consumer(subjects.REQUESTS_STREAM, CONSUMER)
+    except NotFoundError:
+        return False
