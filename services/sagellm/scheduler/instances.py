@@ -67,6 +67,12 @@ class Instances:
         """The instances of a model that can take a request now."""
         return [instance for instance in self._by_model.get(model, ()) if instance.has_credit]
 
+    @property
+    def load(self) -> float:
+        """Share of all instances' credits that are in use."""
+        capacity = sum(instance.info.max_concurrent_requests for instance in self._by_id.values())
+        return sum(len(instance.assigned) for instance in self._by_id.values()) / max(1, capacity)
+
     def heard(self, stats: InstanceStats, now_s: float) -> Instance:
         """Take in a heartbeat; an unknown instance becomes known."""
         instance = self._by_id.get(stats.info.instance_id)

@@ -60,8 +60,7 @@ class Reports:
             return
         if instance is not None:
             instance.assigned.discard(ended.id)
-        if ended.usage.completion_tokens:
-            self._dispatcher.charge(tracked, ended.usage.completion_tokens)
+        self._dispatcher.ended(tracked, ended)
         if is_final(ended):
             self._endings.settle(tracked)
         elif ended.error is not None:

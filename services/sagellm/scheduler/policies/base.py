@@ -79,7 +79,7 @@ class Policy(Protocol):
         ...
 
     def charge(self, request: TrackedRequest, input_tokens: int = 0, output_tokens: int = 0) -> None:
-        """Account usage: `input_tokens` at each dispatch, `output_tokens` at the end of each attempt."""
+        """Account usage: `input_tokens` at the first dispatch, `output_tokens` when an attempt ends."""
         ...
 
     def attach(self, outlook: Outlook) -> None:
