@@ -49,7 +49,9 @@ class Settings(BaseSettings):
 
     # Scheduler
     policy: str = Field("priority", description="order of the queue: fifo, priority")
-    routing: str = Field("load_balanced", description="choice of the worker: load_balanced, round_robin")
+    routing: str = Field(
+        "load_balanced", description="choice of the worker: load_balanced, round_robin, random, …"
+    )
     max_attempts: int = Field(3, ge=1, description="attempts before a request becomes a dead letter")
     lease_ttl_s: float = Field(1.0, ge=0.3, description="a leader that is silent for this long is replaced")
 

@@ -11,7 +11,7 @@ from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
-from sagellm.scheduler.routing import Router
+from sagellm.scheduler.routing import Router, preferred
 from sagellm_schemas import MessageTooLarge, RequestStatus, WorkItem, encode
 
 
@@ -87,10 +87,8 @@ class Dispatcher:
                 continue
             candidates = self._instances.with_credit(model)
             while candidates and (tracked := queue.pop(now_s)) is not None:
-                instance = self._router.choose(tracked, candidates)
+                instance = preferred(tracked, candidates) or self._router.choose(tracked, candidates)
                 self._dispatch(tracked, instance, now_s)
-                if not instance.has_credit:
-                    candidates.remove(instance)
         self._metrics.dispatches.inc(self._turns - turns_before)
 
     def _dispatch(self, tracked: TrackedRequest, instance: Instance, now_s: float) -> None:
@@ -111,9 +109,8 @@ class Dispatcher:
         tracked.status = RequestStatus.RUNNING
         tracked.instance = instance.id
         tracked.dispatched_s = time.monotonic()
-        instance.assigned.add(tracked.request.id)
         self._turns += 1
-        instance.last_turn = self._turns
+        instance.assign(tracked.request.id, self._turns)
         self._sender.send(instance.work_subject, item)
         self._policy.charge(tracked, len(tracked.request.prompt_token_ids or ()))
         if first:
