@@ -83,6 +83,15 @@ class Candidates(Sequence["Instance"]):
         found = parts.get(value)
         return Candidates() if found is None else found
 
+    def only(self, wanted: Callable[["Instance"], bool]) -> "Candidates":
+        """Those that are `wanted`, as of now: O(n), and nothing keeps the result up to date."""
+        found = Candidates()
+        for instance in self._free:
+            if wanted(instance):
+                found._members[instance.id] = (instance, 0, 0)
+                found.update(instance)
+        return found
+
     def join(self, instance: "Instance") -> None:
         """Make `instance` a member."""
         self._members[instance.id] = (instance, 0, 0)

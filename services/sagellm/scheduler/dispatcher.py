@@ -57,7 +57,7 @@ class Dispatcher:
 
     def withdraw(self, tracked: TrackedRequest) -> None:
         """Take a waiting request out."""
-        self._queues[tracked.request.model].remove(tracked)
+        self._queues[tracked.request.model].remove(tracked, time.time())
 
     def wake(self) -> None:
         """Something has changed: make one pass, after all that is ready to run now."""
@@ -71,9 +71,9 @@ class Dispatcher:
             if self._may_dispatch():
                 self._pass()
 
-    def charge(self, tracked: TrackedRequest, tokens: int) -> None:
-        """Tell the policy what a request has used."""
-        self._policy.charge(tracked, tokens)
+    def charge(self, tracked: TrackedRequest, output_tokens: int) -> None:
+        """Tell the policy what a request has answered with."""
+        self._policy.charge(tracked, output_tokens=output_tokens)
 
     def lengths(self) -> dict[str, int]:
         """Waiting requests by model."""
@@ -86,8 +86,12 @@ class Dispatcher:
             if not queue:
                 continue
             candidates = self._instances.with_credit(model)
-            while candidates and (tracked := queue.pop(now_s)) is not None:
-                instance = preferred(tracked, candidates) or self._router.choose(tracked, candidates)
+            while candidates and (tracked := queue.first(now_s)) is not None:
+                allowed = self._policy.among(tracked, candidates, now_s)
+                if not allowed:
+                    break
+                queue.pop(now_s)
+                instance = preferred(tracked, allowed) or self._router.choose(tracked, allowed)
                 self._dispatch(tracked, instance, now_s)
         self._metrics.dispatches.inc(self._turns - turns_before)
 
@@ -110,9 +114,9 @@ class Dispatcher:
         tracked.instance = instance.id
         tracked.dispatched_s = time.monotonic()
         self._turns += 1
-        instance.assign(tracked.request.id, self._turns)
+        instance.assign(tracked.request.id, self._turns, tracked.prompt_tokens)
         self._sender.send(instance.work_subject, item)
-        self._policy.charge(tracked, len(tracked.request.prompt_token_ids or ()))
+        self._policy.charge(tracked, input_tokens=tracked.prompt_tokens)
         if first:
             self._metrics.wait.observe(max(0.0, now_s - tracked.arrival_s))
 

@@ -22,6 +22,7 @@ class Instance:
         "_assigned",
         "_info",
         "_state",
+        "_tokens",
         "capacity",
         "heard_s",
         "id",
@@ -47,7 +48,8 @@ class Instance:
         self.strays: set[str] = set()
         self.last_turn = 0
         self.watchers: list[Candidates] = []
-        self._assigned: set[str] = set()
+        self._assigned: dict[str, int] = {}
+        self._tokens = 0
         self._info = info
         self._state = state
         self.capacity = info.max_concurrent_requests
@@ -80,7 +82,12 @@ class Instance:
     @property
     def assigned(self) -> AbstractSet[str]:
         """Ids of requests; each holds one of `max_concurrent_requests` credits until its report."""
-        return self._assigned
+        return self._assigned.keys()
+
+    @property
+    def assigned_tokens(self) -> int:
+        """Prompt tokens of what is assigned, as far as they were told."""
+        return self._tokens
 
     @property
     def has_credit(self) -> bool:
@@ -92,21 +99,24 @@ class Instance:
         """Share of the credits in use."""
         return len(self._assigned) / max(1, self.capacity)
 
-    def assign(self, request_id: str, turn: int) -> None:
-        """Give it a request, in dispatch number `turn`."""
-        self._assigned.add(request_id)
+    def assign(self, request_id: str, turn: int, tokens: int = 0) -> None:
+        """Give it a request, with so many prompt tokens to compute, in dispatch number `turn`."""
+        self._tokens += tokens - self._assigned.get(request_id, 0)
+        self._assigned[request_id] = tokens
         self.last_turn = turn
         self._changed()
 
     def release(self, request_id: str) -> None:
         """A request no longer holds a credit, if it held one."""
-        if request_id in self._assigned:
-            self._assigned.remove(request_id)
+        tokens = self._assigned.pop(request_id, None)
+        if tokens is not None:
+            self._tokens -= tokens
             self._changed()
 
     def reassign(self, request_ids: Iterable[str]) -> None:
         """Let these requests hold credits, and no others."""
-        self._assigned = set(request_ids)
+        self._assigned = {request_id: self._assigned.get(request_id, 0) for request_id in request_ids}
+        self._tokens = sum(self._assigned.values())
         self._changed()
 
     def _changed(self) -> None:

@@ -70,7 +70,7 @@ def test_policies_and_routers_are_found_by_name() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match="choose one of fifo, priority"):
+    with pytest.raises(SettingsError, match="choose one of adaptive, cost_optimized"):
         make_policy("fiffo")
     with pytest.raises(SettingsError, match="choose one of affinity, load_balanced"):
         make_router("best")
