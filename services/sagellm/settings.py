@@ -60,7 +60,9 @@ class Settings(BaseSettings):
         default_factory=lambda: {"free": 0.5, "standard": 1.0, "premium": 2.0, "enterprise": 4.0},
         description="fair: share of each billing tier; others count as 1",
     )
-    routing: str = Field("load_balanced", description="choice of the worker: load_balanced, round_robin")
+    routing: str = Field(
+        "load_balanced", description="choice of the worker: load_balanced, round_robin, random, …"
+    )
     max_attempts: int = Field(3, ge=1, description="attempts before a request becomes a dead letter")
     lease_ttl_s: float = Field(1.0, ge=0.3, description="a leader that is silent for this long is replaced")
 

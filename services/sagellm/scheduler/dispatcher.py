@@ -12,7 +12,7 @@ from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
-from sagellm.scheduler.routing import Router
+from sagellm.scheduler.routing import Router, preferred
 from sagellm_schemas import Ended, MessageTooLarge, Outcome, RequestStatus, WorkItem, encode
 
 
@@ -104,20 +104,18 @@ class Dispatcher:
     def _pass(self) -> None:
         turns_before = self._turns
         now_s = time.time()
-        self._estimates.load = self._instances.load
         for model, queue in self._queues.items():
             if not queue:
                 continue
             candidates = self._instances.with_credit(model)
+            self._estimates.load = candidates.load
             while candidates and (tracked := queue.first(now_s)) is not None:
                 allowed = self._policy.among(tracked, candidates, now_s)
                 if not allowed:
                     break
                 queue.pop(now_s)
-                instance = self._router.choose(tracked, allowed)
+                instance = preferred(tracked, allowed) or self._router.choose(tracked, allowed)
                 self._dispatch(tracked, instance, now_s)
-                if not instance.has_credit:
-                    candidates.remove(instance)
         self._metrics.dispatches.inc(self._turns - turns_before)
 
     def _dispatch(self, tracked: TrackedRequest, instance: Instance, now_s: float) -> None:
@@ -138,9 +136,8 @@ class Dispatcher:
         tracked.status = RequestStatus.RUNNING
         tracked.instance = instance.id
         tracked.dispatched_s = time.monotonic()
-        instance.assigned.add(tracked.request.id)
         self._turns += 1
-        instance.last_turn = self._turns
+        instance.assign(tracked.request.id, self._turns, tracked.prompt_tokens)
         self._sender.send(instance.work_subject, item)
         self._estimates.dispatched(tracked, now_s)
         if first:

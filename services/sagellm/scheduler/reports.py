@@ -50,7 +50,7 @@ class Reports:
         tracked = self._table.get(ended.id)
         if tracked is None:
             if instance is not None:
-                instance.assigned.discard(ended.id)
+                instance.release(ended.id)
             if self._adoption.replaying:
                 self._adoption.has_ended(ended)
             return
@@ -59,7 +59,7 @@ class Reports:
         if tracked.attempt != ended.attempt:
             return
         if instance is not None:
-            instance.assigned.discard(ended.id)
+            instance.release(ended.id)
         self._dispatcher.ended(tracked, ended)
         if is_final(ended):
             self._endings.settle(tracked)

@@ -1,9 +1,8 @@
 """adaptive: the policy that what waits and comes asks for, changed with hysteresis."""
 
-from collections.abc import Sequence
 from typing import ClassVar, Self
 
-from sagellm.scheduler.instances import Instance
+from sagellm.scheduler.candidates import Candidates
 from sagellm.scheduler.requests import TrackedRequest
 
 from .base import BasePolicy, Key, Outlook, Policy
@@ -44,7 +43,7 @@ class Adaptive(BasePolicy):
         """As the policy in use says."""
         return self._policy.rank(group, first, now_s)
 
-    def among(self, request: TrackedRequest, candidates: Sequence[Instance], now_s: float) -> Sequence[Instance]:
+    def among(self, request: TrackedRequest, candidates: Candidates, now_s: float) -> Candidates:
         """As the policy in use says."""
         return self._policy.among(request, candidates, now_s)
 

@@ -13,10 +13,9 @@ A policy is pure but for what its hooks told it: no clock, no I/O; the simulator
 serves the queues of all models.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar, Protocol, Self
 
-from sagellm.scheduler.instances import Instance
+from sagellm.scheduler.candidates import Candidates
 from sagellm.scheduler.requests import TrackedRequest
 
 Key = tuple[float, ...]
@@ -63,10 +62,11 @@ class Policy(Protocol):
         """Place of a group whose first request is `first`. For the same `first` it may grow, never shrink."""
         ...
 
-    def among(self, request: TrackedRequest, candidates: Sequence[Instance], now_s: float) -> Sequence[Instance]:
+    def among(self, request: TrackedRequest, candidates: Candidates, now_s: float) -> Candidates:
         """Those of `candidates` that may run `request` now; the routing strategy chooses one of them.
 
-        None of them means: it waits, and so does everything behind it, until the next pass.
+        `Candidates.part` finds them without looking at each. None of them means: it waits, and so does everything
+        behind it, until the next pass.
         """
         ...
 
@@ -138,7 +138,7 @@ class BasePolicy:
         """All groups alike."""
         return ()
 
-    def among(self, request: TrackedRequest, candidates: Sequence[Instance], now_s: float) -> Sequence[Instance]:
+    def among(self, request: TrackedRequest, candidates: Candidates, now_s: float) -> Candidates:
         """Any will do."""
         return candidates
 

@@ -1,9 +1,9 @@
 """cost_optimized: work that may wait goes to the cheapest capacity that still meets its deadline."""
 
-from collections.abc import Sequence
 from math import inf
 from typing import ClassVar
 
+from sagellm.scheduler.candidates import Candidates
 from sagellm.scheduler.instances import Instance
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm_schemas import RequestPriority
@@ -38,10 +38,9 @@ class CostOptimized(BasePolicy):
         """Pressing work first."""
         return (group == DEFERRABLE,)
 
-    def among(self, request: TrackedRequest, candidates: Sequence[Instance], now_s: float) -> Sequence[Instance]:
+    def among(self, request: TrackedRequest, candidates: Candidates, now_s: float) -> Candidates:
         """The cheapest of them."""
-        lowest = min(instance.info.price_per_hour for instance in candidates)
-        return [instance for instance in candidates if instance.info.price_per_hour == lowest]
+        return candidates.part(_price, _price(candidates.least(_by_price)))
 
     def _wait_until_s(self, request: TrackedRequest) -> float:
         """Until when a request may wait for cheap capacity; 0 for one that is not deferrable."""
@@ -51,3 +50,11 @@ class CostOptimized(BasePolicy):
             return 0.0
         latest = start_by_s(request, self.outlook.prefill_s(request), self.outlook.service_s(request))
         return min(latest, request.arrival_s + request.priority * self._options.ageing_s)
+
+
+def _price(instance: Instance) -> float:
+    return instance.info.price_per_hour
+
+
+def _by_price(instance: Instance) -> tuple[float, ...]:
+    return (instance.info.price_per_hour,)
