@@ -17,13 +17,14 @@ from sagellm.scheduler.cancellations import Cancellations
 from sagellm.scheduler.dead_letters import DeadLetters
 from sagellm.scheduler.dispatcher import Dispatcher
 from sagellm.scheduler.endings import Endings
+from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instance, Instances
 from sagellm.scheduler.intake import Intake
 from sagellm.scheduler.lease import LeaderLease
 from sagellm.scheduler.liveness import Liveness
 from sagellm.scheduler.metrics import SchedulerMetrics, take_snapshot
 from sagellm.scheduler.models import Models
-from sagellm.scheduler.policies import make_policy
+from sagellm.scheduler.policies import PolicyOptions, make_policy
 from sagellm.scheduler.policy_state import PolicyState
 from sagellm.scheduler.queue_copy import QueueCopy
 from sagellm.scheduler.recovery import Recovery
@@ -60,6 +61,7 @@ class Leader:
         cancellations: Cancellations,
         metrics: SchedulerMetrics,
         queue_copy: QueueCopy,
+        estimates: Estimates,
         term: int,
     ) -> None:
         self._timings = timings
@@ -76,7 +78,7 @@ class Leader:
         replies = Replies(self._sender)
         dead_letters = DeadLetters(js, metrics, nc.max_payload)
         self._endings = Endings(self._table, attempts, replies, self._sender, metrics, term)
-        self._policy = make_policy(settings.policy)
+        self._policy = make_policy(settings.policy, PolicyOptions.of(settings))
         self._router = make_router(settings.routing)
         self._dispatcher = Dispatcher(
             self._policy,
@@ -85,6 +87,7 @@ class Leader:
             self._endings,
             self._sender,
             metrics,
+            estimates,
             term,
             nc.max_payload,
             self._may_dispatch,

@@ -4,12 +4,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from heapq import nlargest
-from typing import ClassVar, Protocol, runtime_checkable
 
 import nats.errors
 import nats.js.errors
 from nats.js.kv import KeyValue
 
+from sagellm.scheduler.policies import Policy
 from sagellm_schemas import Codec, InvalidRequest, encode, subjects
 
 logger = logging.getLogger(__name__)
@@ -19,25 +19,10 @@ INTERVAL_S = 0.5
 MAX_COUNTERS = 10_000
 
 
-@runtime_checkable
-class Stateful(Protocol):
-    """A policy with counters."""
-
-    name: ClassVar[str]
-
-    def state(self) -> dict[str, float]:
-        """The counters; empty if there is nothing to keep."""
-        ...
-
-    def restore(self, state: dict[str, float]) -> None:
-        """Go on from what another's `state` returned."""
-        ...
-
-
 class PolicyState:
     """One entry for each policy in the attempts bucket. A takeover loses at most `INTERVAL_S` of counting."""
 
-    def __init__(self, bucket: KeyValue, policy: Callable[[], object]) -> None:
+    def __init__(self, bucket: KeyValue, policy: Callable[[], Policy]) -> None:
         self._bucket = bucket
         self._policy = policy
         self._codec = Codec(dict[str, float])
@@ -45,8 +30,6 @@ class PolicyState:
     async def restore(self) -> None:
         """Give the policy what the leader before has kept of one of its name."""
         policy = self._policy()
-        if not isinstance(policy, Stateful):
-            return
         try:
             entry = await self._bucket.get(_key(policy))
             policy.restore(self._codec.decode(entry.value or b""))
@@ -61,8 +44,6 @@ class PolicyState:
         while True:
             await asyncio.sleep(INTERVAL_S)
             policy = self._policy()
-            if not isinstance(policy, Stateful):
-                continue
             state = policy.state()
             if len(state) > MAX_COUNTERS:
                 state = dict(nlargest(MAX_COUNTERS, state.items(), key=lambda counter: counter[1]))
@@ -75,5 +56,5 @@ class PolicyState:
                 logger.warning("the state of policy %s cannot be kept yet: %s", policy.name, error)
 
 
-def _key(policy: Stateful) -> str:
+def _key(policy: Policy) -> str:
     return PREFIX + subjects.token(policy.name)
