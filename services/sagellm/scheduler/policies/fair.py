@@ -30,6 +30,7 @@ class Fair(BasePolicy):
         self._waiting: dict[str, int] = {}
         self._active: list[tuple[float, str]] = []
         self._floor = 0.0
+        self._restored: set[str] = set()
 
     def group(self, request: TrackedRequest, now_s: float) -> str:
         """The user."""
@@ -49,7 +50,12 @@ class Fair(BasePolicy):
         waiting = self._waiting.get(user, 0)
         if not waiting:
             self._settle_floor()
-            counter = self._counters[user] = max(self._counters.get(user, 0.0), self._floor)
+            counter = self._counters.get(user, 0.0)
+            if user in self._restored:
+                self._restored.discard(user)
+            else:
+                counter = max(counter, self._floor)
+            self._counters[user] = counter
             heappush(self._active, (counter, user))
         self._waiting[user] = waiting + 1
 
@@ -79,14 +85,22 @@ class Fair(BasePolicy):
         twin._waiting = self._waiting.copy()
         twin._active = self._active.copy()
         twin._floor = self._floor
+        twin._restored = self._restored.copy()
         return twin
 
     def state(self) -> dict[str, float]:
-        """The counters by user."""
-        return self._counters.copy()
+        """The counters by user; of those who do not wait, as they would be if they returned now."""
+        return {
+            user: counter if user in self._waiting else max(counter, self._floor)
+            for user, counter in self._counters.items()
+        }
 
     def restore(self, state: dict[str, float]) -> None:
-        """Go on from these counters; where both know a user, from the higher one."""
+        """Go on from these counters; where both know a user, from the higher one.
+
+        Who is known has been lifted already: a queue that is entered anew, one by one, must not lift him again.
+        """
+        self._restored.update(state)
         for user, counter in state.items():
             self._counters[user] = max(counter, self._counters.get(user, 0.0))
 
