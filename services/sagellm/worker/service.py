@@ -12,6 +12,7 @@ import nats.errors
 import nats.js.errors
 
 from sagellm.broker import Connection, Sender, ensure_topology
+from sagellm.exposition import serve_metrics
 from sagellm.settings import Settings
 from sagellm_engine.contract import AsyncEngine, ServedModel
 from sagellm_engine.tokenizer import Tokenizer
@@ -22,7 +23,7 @@ from .control import Orders
 from .heartbeat import Heartbeat
 from .intake import Intake
 from .ledger import Ledger
-from .metrics import Counters, EngineCollector, serve_metrics
+from .metrics import Counters, EngineCollector
 from .outbox import Outbox
 
 logger = logging.getLogger(__name__)

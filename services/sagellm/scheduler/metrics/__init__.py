@@ -1,7 +1,6 @@
 """What the scheduler measures: for Prometheus, and as `Snapshot`s for people and APIs."""
 
-from .exposition import exposed
 from .prometheus import SchedulerMetrics
 from .snapshot import take_snapshot
 
-__all__ = ["SchedulerMetrics", "exposed", "take_snapshot"]
+__all__ = ["SchedulerMetrics", "take_snapshot"]

@@ -1,6 +1,6 @@
 """What the scheduler counts, for Prometheus."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -20,7 +20,8 @@ DECISION_BUCKETS_S = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 
 class SchedulerMetrics:
     """The counters of one scheduler process, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, tier_weights: Mapping[str, float] | None = None) -> None:
+        """`tier_weights` are the billing tiers' shares, for the fairness gap."""
         self.registry = CollectorRegistry()
         self.leader = self._gauge("leader", "1 while this process leads")
         self.takeovers = self._counter("takeovers", "Times this process became the leader")
@@ -54,6 +55,7 @@ class SchedulerMetrics:
             self._histogram("ttft_seconds", "From arrival to the first token", WAIT_BUCKETS_S, "priority"),
             self._histogram("tpot_seconds", "Mean time per token after the first", TPOT_BUCKETS_S, "priority"),
             self._histogram("latency_seconds", "From arrival to the end", WAIT_BUCKETS_S, "priority"),
+            tier_weights or {},
         )
         self.registry.register(_Totals(self))
 

@@ -1,6 +1,7 @@
 """Every request from its arrival to its end: counted once, in a few microseconds, on the event loop."""
 
 import time
+from collections.abc import Mapping
 
 from sagellm.histogram import Histogram
 from sagellm.scheduler.instances import Instance
@@ -32,10 +33,13 @@ class Totals:
 class RequestMetrics:
     """What becomes of requests. Nothing here is kept by request but what its record holds."""
 
-    def __init__(self, ttft: Histogram, tpot: Histogram, latency: Histogram) -> None:
+    def __init__(
+        self, ttft: Histogram, tpot: Histogram, latency: Histogram, tier_weights: Mapping[str, float]
+    ) -> None:
         self.totals = Totals()
         self.window = Window(time.monotonic())
         self.fairness = FairnessGap()
+        self._tier_weights = tier_weights
         self._ttft, self._tpot, self._latency = (
             [histogram.series(priority.name.lower()) for priority in RequestPriority]
             for histogram in (ttft, tpot, latency)
@@ -56,7 +60,9 @@ class RequestMetrics:
         if instance is not None and instance.info.price_per_hour:
             share = 1 / max(1, instance.info.max_concurrent_requests)
             tracked.cost += share * instance.info.price_per_hour * ended.duration_ms / 1000 / SECONDS_PER_HOUR
-        self.fairness.served(tracked.request.user_id, ended.usage.prompt_tokens, ended.usage.completion_tokens)
+        request, usage = tracked.request, ended.usage
+        weight = self._tier_weights.get(request.billing_tier, 1.0)
+        self.fairness.served(request.user_id, usage.prompt_tokens, usage.completion_tokens, weight)
 
     def ended(self, tracked: TrackedRequest, outcome: Outcome, ended: Ended | None = None) -> None:
         """A request has ended, whichever way; `ended` tells how, if that was at an instance."""
