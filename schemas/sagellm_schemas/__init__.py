@@ -54,7 +54,7 @@ from .instances import (
     Lease,
     ModelCard,
 )
-from .metrics import Quantiles, SloCompliance, Snapshot
+from .metrics import MetricsQuery, Quantiles, SloCompliance, Snapshot
 from .request import ChatMessage, InferenceRequest
 from .sampling import SamplingParams
 from .work import Cancel, DeadLetter, Ended, WorkItem, WorkReport
@@ -93,6 +93,7 @@ __all__ = [
     "InvalidRequest",
     "Lease",
     "MessageTooLarge",
+    "MetricsQuery",
     "ModelCard",
     "ModelLoadError",
     "ModelNotFound",

@@ -3,6 +3,10 @@
 import msgspec
 
 
+class MetricsQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """To the leading scheduler: "how do you do?" Answered with a `Snapshot`; an empty message will do, too."""
+
+
 class Quantiles(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A distribution over the window, in milliseconds; all 0 while `count` is 0. Quantiles are within 1 %."""
 
@@ -82,3 +86,5 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Largest difference in weighted service between two users who both have requests waiting."""
     decision_us: dict[str, float] = msgspec.field(default_factory=dict)
     """Mean time of one decision (which request, and where to), in microseconds, by policy."""
+    prediction_error: dict[str, float] = msgspec.field(default_factory=dict)
+    """Mean error of the latest predictions as a share of what came true, by what was predicted."""

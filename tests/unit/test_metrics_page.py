@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sagellm.ingress.metrics import Metrics
+from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.worker.metrics import Counters, EngineCollector
 from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStats
@@ -22,6 +23,7 @@ def exposed() -> dict[str, list[tuple[str, str, str, str]]]:
     scheduler.waiting.labels("m").set(1)
     scheduler.instances.labels("m", "ready").set(1)
     scheduler.decided("fifo", 1e-5, 1)
+    scheduler.estimates = Estimates()
     ingress = Metrics()
     ingress.model("m")
     ingress.count("chat", 200)

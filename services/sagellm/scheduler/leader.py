@@ -9,7 +9,7 @@ from math import inf
 import nats.errors
 import nats.js.errors
 
-from sagellm.broker import Connection, Sender
+from sagellm.broker import Connection, Message, Sender
 from sagellm.scheduler.adoption import Adoption, Doubts
 from sagellm.scheduler.attempts import Attempts
 from sagellm.scheduler.background import start
@@ -36,7 +36,7 @@ from sagellm.scheduler.routing import make_router
 from sagellm.scheduler.takeover import Takeover, release_unclaimed
 from sagellm.scheduler.timings import Timings
 from sagellm.settings import Settings
-from sagellm_schemas import RequestStatus, Snapshot, subjects
+from sagellm_schemas import RequestStatus, Snapshot, encode, sniff, subjects
 
 logger = logging.getLogger(__name__)
 
@@ -148,8 +148,9 @@ class Leader:
         """
         self._metrics.requests.fairness.nobody_waits()
         reports = self._connection.nc.handling(subjects.ALL_REPORTS, self._reports.on_message)
+        queries = self._connection.nc.handling(subjects.METRICS, self._on_metrics_query)
         try:
-            async with reports, asyncio.TaskGroup() as tasks:
+            async with reports, queries, asyncio.TaskGroup() as tasks:
                 start(tasks, self._lease.keep(self._dispatcher.wake), "lease")
                 start(tasks, self._dispatcher.run(), "dispatcher")
                 start(tasks, self._rejections.run(), "rejections")
@@ -256,6 +257,10 @@ class Leader:
             self._metrics.waiting.labels(model).set(length)
         self._metrics.outstanding.set(len(self._table))
         self._metrics.requests.fairness.sample()
+
+    def _on_metrics_query(self, message: Message) -> None:
+        if message.reply:
+            self._sender.send(message.reply, encode(self.snapshot(), sniff(message.data)))
 
     def snapshot(self) -> Snapshot:
         """The metrics of this moment."""

@@ -54,7 +54,7 @@ class SchedulerService:
         self._models = models
         self._metrics = metrics
         self._instances = Instances()
-        self._estimates = Estimates()
+        self._estimates = metrics.estimates = Estimates()
         self._cancellations = Cancellations()
         self._heartbeats = Codec(InstanceStats)
         self._reconnected = asyncio.Event()

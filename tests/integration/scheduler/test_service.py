@@ -14,7 +14,17 @@ from sagellm.scheduler.intake import CONSUMER
 from sagellm.scheduler.lease import LeaderLease, LeaseLost
 from sagellm.scheduler.main import run
 from sagellm.settings import Settings
-from sagellm_schemas import Outcome, SageError, SettingsError, subjects
+from sagellm_schemas import (
+    JSON,
+    Codec,
+    MetricsQuery,
+    Outcome,
+    SageError,
+    SettingsError,
+    Snapshot,
+    encode,
+    subjects,
+)
 
 from .fakes import (
     FakeReader,
@@ -120,6 +130,24 @@ async def test_metrics_tell_what_happened(settings: Settings, connection: Connec
         await until(shown)
         with pytest.raises(SettingsError, match="SAGELLM_METRICS_PORT"):
             await run(settings, asyncio.Event())
+
+
+async def test_the_leader_answers_with_a_snapshot(settings: Settings, connection: Connection) -> None:
+    reader = await FakeReader(connection).start()
+    async with scheduling(settings), FakeWorker(settings, "w1", capacity=1) as worker:
+        await reader.send("a", slo_deadline_ms=60_000.0, priority="high")
+        item = await worker.items.next()
+        await reader.send("b", user_id="somebody")
+        await worker.end(item)
+        await worker.items.next()
+        for query in (b"", encode(MetricsQuery()), encode(MetricsQuery(), JSON)):
+            reply = await connection.nc.request(subjects.METRICS, query)
+            snapshot = Codec(Snapshot).decode(reply.data)
+            assert (snapshot.total_requests, snapshot.completed_requests, snapshot.running_requests) == (2, 1, 1)
+            assert snapshot.slo_compliance_by_priority["HIGH"].rate == 1.0
+            assert snapshot.latency.count == 1
+            assert snapshot.queue_wait.count == 2
+            assert snapshot.decision_us.keys() == {snapshot.policy}
 
 
 async def test_an_unknown_policy_is_refused_at_the_start(settings: Settings) -> None:

@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from sagellm.histogram import Histogram, Series
+from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instance
 
 from .requests import RequestMetrics
@@ -51,6 +52,8 @@ class SchedulerMetrics:
         )
         self._decided: dict[str, Series] = {}
         self.utilization = Utilization()
+        self.estimates: Estimates | None = None
+        """Set by whoever keeps them."""
         self.requests = RequestMetrics(
             self._histogram("ttft_seconds", "From arrival to the first token", WAIT_BUCKETS_S, "priority"),
             self._histogram("tpot_seconds", "Mean time per token after the first", TPOT_BUCKETS_S, "priority"),
@@ -58,6 +61,16 @@ class SchedulerMetrics:
             tier_weights or {},
         )
         self.registry.register(_Totals(self))
+
+    def prediction_error(self) -> dict[str, float]:
+        """Relative mean error of the estimates, by what they predict."""
+        if self.estimates is None:
+            return {}
+        return {
+            "output_tokens": self.estimates.output_error.relative,
+            "first_token": self.estimates.first_token_error.relative,
+            "finish": self.estimates.finish_error.relative,
+        }
 
     def count_instances(self, instances: list[Instance]) -> None:
         """Bring the number of instances, and how busy they are, up to date."""
@@ -119,6 +132,14 @@ class _Totals(Collector):
             for priority, count in counts.items():
                 family.add_metric([priority.name.lower()], count)
             yield family
+        error = GaugeMetricFamily(
+            "sagellm_scheduler_prediction_error_ratio",
+            "Mean error of the latest predictions, as a share of what came true",
+            labels=["quantity"],
+        )
+        for quantity, ratio in self._metrics.prediction_error().items():
+            error.add_metric([quantity], ratio)
+        yield error
         gap = "Largest difference in weighted tokens served between two users who wait"
         fairness = self._metrics.requests.fairness
         yield GaugeMetricFamily("sagellm_scheduler_fairness_gap_tokens", gap, value=fairness.gap_tokens)

@@ -68,6 +68,7 @@ def take_snapshot(
         cost_per_slo_met_request=totals.cost / totals.good if totals.good else 0.0,
         fairness_gap_tokens=requests.fairness.gap_tokens,
         decision_us=metrics.decision_us(),
+        prediction_error=metrics.prediction_error(),
     )
 
 

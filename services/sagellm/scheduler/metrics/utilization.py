@@ -8,15 +8,15 @@ from sagellm.scheduler.instances import Instance
 
 @dataclass(slots=True)
 class _Seen:
-    steps_total: int
+    step_ms_total: float
     heard_s: float
     busy: float
 
 
 class Utilization:
-    """Busy shares, sampled from heartbeats: steps taken times their duration.
+    """Busy shares, sampled from heartbeats: time spent in engine steps.
 
-    Where an engine counts no steps (a vLLM server), the share of its credits in use stands for it.
+    Where an engine does not tell (a vLLM server), the share of its credits in use stands for it.
     """
 
     def __init__(self) -> None:
@@ -30,14 +30,13 @@ class Utilization:
         self.average = sum(one.busy for one in seen.values()) / len(seen) if seen else 0.0
 
     def _look(self, instance: Instance) -> _Seen:
-        steps, heard_s = instance.engine.steps_total, instance.heard_s
-        if not steps:
-            return _Seen(0, heard_s, min(1.0, instance.load))
+        spent_ms, heard_s = instance.engine.step_ms_total, instance.heard_s
+        if not spent_ms:
+            return _Seen(0.0, heard_s, min(1.0, instance.load))
         before = self._seen.get(instance.id)
         if before is None:
-            return _Seen(steps, heard_s, 0.0)
+            return _Seen(spent_ms, heard_s, 0.0)
         if heard_s <= before.heard_s:
             return before
-        taken = max(0, steps - before.steps_total)
-        busy = taken * instance.engine.step_ms / 1000 / (heard_s - before.heard_s)
-        return _Seen(steps, heard_s, min(1.0, busy))
+        busy = (spent_ms - before.step_ms_total) / 1000 / (heard_s - before.heard_s)
+        return _Seen(spent_ms, heard_s, min(1.0, max(0.0, busy)))
