@@ -54,6 +54,7 @@ from .instances import (
     Lease,
     ModelCard,
 )
+from .metrics import MetricsQuery, Quantiles, SloCompliance, Snapshot
 from .request import ChatMessage, InferenceRequest
 from .sampling import SamplingParams
 from .work import Cancel, DeadLetter, Ended, WorkItem, WorkReport
@@ -92,12 +93,14 @@ __all__ = [
     "InvalidRequest",
     "Lease",
     "MessageTooLarge",
+    "MetricsQuery",
     "ModelCard",
     "ModelLoadError",
     "ModelNotFound",
     "OutOfMemory",
     "Outcome",
     "PositionLogprobs",
+    "Quantiles",
     "QueueFull",
     "RequestPriority",
     "RequestStatus",
@@ -105,6 +108,8 @@ __all__ = [
     "SageError",
     "SamplingParams",
     "SettingsError",
+    "SloCompliance",
+    "Snapshot",
     "Terminal",
     "TokenLogprob",
     "Tokens",

@@ -12,6 +12,7 @@ from . import subjects
 from .codec import JSON, MSGPACK
 from .frames import Frame, HeldQuery, HeldReply
 from .instances import Control, InstanceInfo, InstanceReport, InstanceStats, Lease, ModelCard
+from .metrics import MetricsQuery, Snapshot
 from .request import InferenceRequest
 from .work import Cancel, DeadLetter, WorkItem, WorkReport
 
@@ -119,6 +120,16 @@ def channels() -> dict[str, Channel]:
             action="receive",
             reply="inbox",
             reply_with=InstanceReport,
+        ),
+        "metrics": Channel(
+            address=subjects.METRICS,
+            summary="Metrics of the whole pipeline, from the leading scheduler.",
+            message=MetricsQuery,
+            action="receive",
+            content_type=JSON,
+            client=True,
+            reply="inbox",
+            reply_with=Snapshot,
         ),
         "held": Channel(
             address=f"{prefix}.held.{{owner}}",

@@ -26,6 +26,7 @@ ALL_DEADLETTERS = f"{PREFIX}.deadletter.>"
 ALL_RESULTS = f"{PREFIX}.results.>"
 ALL_STATS = f"{PREFIX}.stats.*"
 ALL_REPORTS = f"{PREFIX}.reports.*"
+METRICS = f"{PREFIX}.manage.metrics"
 CANCEL = f"{PREFIX}.cancel"
 CONTROL_ALL = f"{PREFIX}.control"
 

@@ -25,13 +25,20 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How one work item ended. `error` is set when it failed, or was returned because of an error."""
+    """How one work item ended. `error` is set when it failed, or was returned because of an error.
+
+    Times are durations at the worker, so that no two clocks are compared: from accepting the item to its first
+    output (None if it had none), from accepting it to its end, and the longest pause between two outputs.
+    """
 
     id: str
     attempt: int
     outcome: Outcome
     usage: Usage = Usage()
     error: ErrorBody | None = None
+    first_token_ms: float | None = None
+    duration_ms: float = 0.0
+    longest_gap_ms: float = 0.0
 
 
 class WorkReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from .buckets import read_bucket
 from .client import Client, Message
 from .connection import Connection, connect
+from .direct import DirectReader, Stored
 from .embedded import EmbeddedServer, embedded_server
 from .sender import Sender
 from .topology import ensure_topology
@@ -10,9 +11,11 @@ from .topology import ensure_topology
 __all__ = [
     "Client",
     "Connection",
+    "DirectReader",
     "EmbeddedServer",
     "Message",
     "Sender",
+    "Stored",
     "connect",
     "embedded_server",
     "ensure_topology",

@@ -228,11 +228,19 @@ def _message(words: list[bytes], data: bytes, begin: int, stop: int) -> Message:
 
 
 def _headers(block: bytes) -> dict[str, str]:
-    """The headers of a message; names that come twice have their first value. A status is left out."""
+    """The headers of a message. A status is left out.
+
+    Names that come twice have their first value; but the server's own (`Nats-…`) have their last, for it adds
+    them after those of the client, who could otherwise speak in its name.
+    """
     found: dict[str, str] = {}
     for line in block.decode(errors="replace").split("\r\n")[1:]:
         name, colon, value = line.partition(":")
-        if colon:
+        if not colon:
+            continue
+        if name.startswith("Nats-"):
+            found[name.strip()] = value.strip()
+        else:
             found.setdefault(name.strip(), value.strip())
     return found
 

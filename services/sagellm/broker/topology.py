@@ -34,6 +34,7 @@ def streams(settings: Settings) -> list[StreamConfig]:
             discard=DiscardPolicy.NEW,
             duplicate_window=DEDUPLICATION_WINDOW_S,
             num_replicas=settings.replicas,
+            allow_direct=True,
         ),
         StreamConfig(
             name=subjects.WORK_STREAM,
@@ -45,6 +46,7 @@ def streams(settings: Settings) -> list[StreamConfig]:
             max_age=DAY_S,
             discard=DiscardPolicy.NEW,
             num_replicas=settings.replicas,
+            allow_direct=True,
         ),
         StreamConfig(
             name=subjects.DEADLETTER_STREAM,

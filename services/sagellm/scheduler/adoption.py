@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
 
 from sagellm.scheduler.attempts import AttemptRecord
 from sagellm.scheduler.endings import Endings
@@ -17,11 +19,26 @@ def is_final(ended: Ended) -> bool:
     return ended.outcome is not Outcome.RETURNED
 
 
+@dataclass(frozen=True)
+class Doubts:
+    """Which requests may have been dispatched to an instance that no longer tells: their readers must be asked.
+
+    Those with these `ids`, and all up to a sequence of the durable queue; by default everything.
+    """
+
+    ids: frozenset[str] = frozenset()
+    up_to_sequence: float = inf
+
+    def __contains__(self, tracked: TrackedRequest) -> bool:
+        return tracked.sequence <= self.up_to_sequence or tracked.id in self.ids
+
+
 class Adoption:
     """Decides for every replayed request where it goes on: nowhere, where it runs, or back into the queue."""
 
     def __init__(self, endings: Endings, recovery: Recovery, enqueue: Callable[[TrackedRequest], None]) -> None:
         self.records: dict[str, AttemptRecord] = {}
+        self.doubts = Doubts()
         self._endings = endings
         self._recovery = recovery
         self._enqueue = enqueue
@@ -69,12 +86,14 @@ class Adoption:
             tracked.instance = instance_id
             tracked.status = RequestStatus.RUNNING
             tracked.dispatched_s = time.monotonic()
-        else:
+        elif record is not None or tracked in self.doubts:
             self._recovery.resume(tracked)
+        else:
+            self._enqueue(tracked)
 
     def _conclude(self, tracked: TrackedRequest, ended: Ended) -> None:
         if is_final(ended):
-            self._endings.settle(tracked)
+            self._endings.settle(tracked, ended)
         elif ended.error is not None:
             self._recovery.failed(tracked, ended.error)
         else:

@@ -33,7 +33,7 @@ class Attempts:
 
     def __init__(self, js: JetStreamContext, bucket: KeyValue) -> None:
         self._js = js
-        self._bucket = bucket
+        self.bucket = bucket
         self._encoder = msgspec.json.Encoder()
         self._decoder = msgspec.json.Decoder(AttemptRecord)
         self._ended: asyncio.Queue[str] = asyncio.Queue()
@@ -43,12 +43,12 @@ class Attempts:
         while True:
             try:
                 try:
-                    entry = await self._bucket.get(TERM_KEY)
+                    entry = await self.bucket.get(TERM_KEY)
                 except nats.js.errors.KeyNotFoundError:
-                    await self._bucket.create(TERM_KEY, b"1")
+                    await self.bucket.create(TERM_KEY, b"1")
                     return 1
                 term = int(entry.value or b"0") + 1
-                await self._bucket.update(TERM_KEY, str(term).encode(), last=entry.revision)
+                await self.bucket.update(TERM_KEY, str(term).encode(), last=entry.revision)
                 return term
             except nats.js.errors.KeyWrongLastSequenceError:
                 continue
@@ -58,7 +58,7 @@ class Attempts:
         record = AttemptRecord(
             attempt=tracked.attempt, failures=tracked.failures, returns=tracked.returns, errors=tracked.errors
         )
-        await self._bucket.put(PREFIX + tracked.id, self._encoder.encode(record))
+        await self.bucket.put(PREFIX + tracked.id, self._encoder.encode(record))
 
     def forget(self, request_id: str) -> None:
         """The request has ended: remove its record soon."""

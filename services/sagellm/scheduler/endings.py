@@ -5,7 +5,7 @@ from sagellm.scheduler.attempts import Attempts
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.replies import Replies
 from sagellm.scheduler.requests import RequestTable, TrackedRequest
-from sagellm_schemas import ErrorBody
+from sagellm_schemas import Ended, ErrorBody, Outcome
 
 ACK = b"+ACK"
 
@@ -29,12 +29,21 @@ class Endings:
         self._metrics = metrics
         self._term = term
 
-    def settle(self, tracked: TrackedRequest) -> None:
-        """It has ended, and its reader knows (or has gone)."""
+    def settle(self, tracked: TrackedRequest, ended: Ended | None = None) -> None:
+        """It has ended, and its reader knows (or has gone: then `ended` is None)."""
+        self._metrics.requests.ended(tracked, Outcome.CANCELLED if ended is None else ended.outcome, ended)
+        self._let_go(tracked)
+
+    def _let_go(self, tracked: TrackedRequest) -> None:
         self._table.remove(tracked)
-        self._sender.send(tracked.ack_subject, ACK)
+        if tracked.ack_subject:  # else its message is still to come, and is acknowledged then
+            self._sender.send(tracked.ack_subject, ACK)
         if tracked.recorded:
             self._attempts.forget(tracked.id)
+
+    def drop(self, tracked: TrackedRequest) -> None:
+        """It had ended before this leader began: nobody need be told."""
+        self._let_go(tracked)
 
     def settle_again(self, sequence: int, ack_subject: str) -> None:
         """Acknowledge a message that came although its request has ended, or is another's duplicate."""
@@ -45,7 +54,8 @@ class Endings:
         """It ends cancelled, while it is here."""
         self._replies.cancelled(tracked, tracked.next_attempt(self._term))
         self._metrics.cancelled.inc()
-        self.settle(tracked)
+        self._metrics.requests.ended(tracked, Outcome.CANCELLED)
+        self._let_go(tracked)
 
     def fail(self, tracked: TrackedRequest, error: ErrorBody) -> None:
         """It ends with an error, while it is here."""
@@ -53,4 +63,5 @@ class Endings:
             tracked.request.reply_to, tracked.reply_format, tracked.id, error, tracked.next_attempt(self._term)
         )
         self._metrics.failed.inc()
-        self.settle(tracked)
+        self._metrics.requests.ended(tracked, Outcome.FAILED)
+        self._let_go(tracked)

@@ -14,7 +14,9 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from sagellm.broker import Connection, Message, Sender
 from sagellm.scheduler.cancellations import Cancellations
 from sagellm.scheduler.endings import Endings
+from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import Models
+from sagellm.scheduler.queue_copy import CONSUMER
 from sagellm.scheduler.reading import Delivery, Reader, Rejection
 from sagellm.scheduler.rejections import Rejections
 from sagellm.scheduler.replies import Replies
@@ -24,7 +26,6 @@ from sagellm_schemas import InvalidRequest, subjects
 
 logger = logging.getLogger(__name__)
 
-CONSUMER = "scheduler"
 ACK_WAIT_S = 3600.0
 HEARD_EVERY = 128
 SILENT_BEATS = 3
@@ -49,6 +50,7 @@ class Intake:
         replies: Replies,
         sender: Sender,
         timings: Timings,
+        metrics: SchedulerMetrics,
         place: Callable[[TrackedRequest], None],
     ) -> None:
         self._connection = connection
@@ -60,6 +62,7 @@ class Intake:
         self._replies = replies
         self._sender = sender
         self._timings = timings
+        self._metrics = metrics
         self._place = place
         self._reader = Reader()
         self._subscription: Subscription | None = None
@@ -68,6 +71,8 @@ class Intake:
         self._ordinal = 0
         self._replay_ends_at: int | None = None
         self._heard_s = 0.0
+        self.last_sequence = 0
+        """The latest message that the consumer has brought."""
         self.replayed = asyncio.Event()
         """Set once everything that was outstanding when this leader began has come."""
 
@@ -149,7 +154,7 @@ class Intake:
             self._heard_s = time.monotonic()
 
     def _accept_delivery(self, message: Message, delivery: Delivery) -> None:
-        sequence = delivery.sequence
+        sequence = self.last_sequence = delivery.sequence
         known = self._table.at(sequence)
         if known is not None:
             known.ack_subject = message.reply
@@ -164,6 +169,21 @@ class Intake:
             else:
                 self.accept(read)
 
+    def inherit(self, tracked: TrackedRequest) -> None:
+        """Begin to answer for a request that was read beside the consumer, which will bring its message later.
+
+        What is not simply a new request of a known model is left to that time.
+        """
+        table, request = self._table, tracked.request
+        if (
+            request.model in self._models
+            and table.get(request.id) is None
+            and table.at(tracked.sequence) is None
+            and not table.was_settled(tracked.sequence)
+            and tracked.sequence not in self._rejections
+        ):
+            self.accept(tracked)
+
     def accept(self, tracked: TrackedRequest) -> None:
         """Begin to answer for a request of a known model."""
         twin = self._table.get(tracked.id)
@@ -171,6 +191,7 @@ class Intake:
             self._refuse_twin(tracked, twin)
             return
         self._table.add(tracked)
+        self._metrics.requests.arrived()
         if tracked.id in self._cancellations:
             self._endings.cancel(tracked)
         else:

@@ -1,23 +1,32 @@
 """One term of leadership: the parts that exist only while this process leads, and how they are wired."""
 
 import asyncio
+import contextlib
 import logging
+import time
+from math import inf
 
-from sagellm.broker import Connection, Sender
-from sagellm.scheduler.adoption import Adoption
+import nats.errors
+import nats.js.errors
+
+from sagellm.broker import Connection, Message, Sender
+from sagellm.scheduler.adoption import Adoption, Doubts
 from sagellm.scheduler.attempts import Attempts
 from sagellm.scheduler.background import start
 from sagellm.scheduler.cancellations import Cancellations
 from sagellm.scheduler.dead_letters import DeadLetters
 from sagellm.scheduler.dispatcher import Dispatcher
 from sagellm.scheduler.endings import Endings
+from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instance, Instances
 from sagellm.scheduler.intake import Intake
 from sagellm.scheduler.lease import LeaderLease
 from sagellm.scheduler.liveness import Liveness
-from sagellm.scheduler.metrics import SchedulerMetrics
+from sagellm.scheduler.metrics import SchedulerMetrics, take_snapshot
 from sagellm.scheduler.models import Models
-from sagellm.scheduler.policies import make_policy
+from sagellm.scheduler.policies import PolicyOptions, make_policy
+from sagellm.scheduler.policy_state import PolicyState
+from sagellm.scheduler.queue_copy import QueueCopy
 from sagellm.scheduler.recovery import Recovery
 from sagellm.scheduler.rejections import Rejections
 from sagellm.scheduler.replies import Replies
@@ -27,9 +36,12 @@ from sagellm.scheduler.routing import make_router
 from sagellm.scheduler.takeover import Takeover, release_unclaimed
 from sagellm.scheduler.timings import Timings
 from sagellm.settings import Settings
-from sagellm_schemas import RequestStatus, subjects
+from sagellm_schemas import RequestStatus, Snapshot, encode, sniff, subjects
 
 logger = logging.getLogger(__name__)
+
+AT_ONCE = 1000
+CATCH_UP_EVERY_S = 0.1
 
 
 class Leader:
@@ -48,6 +60,8 @@ class Leader:
         instances: Instances,
         cancellations: Cancellations,
         metrics: SchedulerMetrics,
+        queue_copy: QueueCopy,
+        estimates: Estimates,
         term: int,
     ) -> None:
         self._timings = timings
@@ -64,13 +78,16 @@ class Leader:
         replies = Replies(self._sender)
         dead_letters = DeadLetters(js, metrics, nc.max_payload)
         self._endings = Endings(self._table, attempts, replies, self._sender, metrics, term)
+        self._policy = make_policy(settings.policy, PolicyOptions.of(settings))
+        self._router = make_router(settings.routing)
         self._dispatcher = Dispatcher(
-            make_policy(settings.policy),
-            make_router(settings.routing),
+            self._policy,
+            self._router,
             instances,
             self._endings,
             self._sender,
             metrics,
+            estimates,
             term,
             nc.max_payload,
             self._may_dispatch,
@@ -89,7 +106,7 @@ class Leader:
         )
         self._adoption = Adoption(self._endings, self._recovery, self._dispatcher.enqueue)
         self._reports = Reports(
-            self._table, instances, self._adoption, self._endings, self._recovery, self._dispatcher
+            self._table, instances, self._adoption, self._endings, self._recovery, self._dispatcher, metrics
         )
         self._rejections = Rejections(
             models, dead_letters, replies, self._sender, metrics, self._accept, self._table.settled
@@ -104,6 +121,7 @@ class Leader:
             replies,
             self._sender,
             timings,
+            metrics,
             self._adoption.place,
         )
         self._liveness = Liveness(
@@ -118,6 +136,8 @@ class Leader:
             timings,
             term,
         )
+        self._queue_copy = queue_copy
+        self._policy_state = PolicyState(attempts.bucket, lambda: self._policy)
         self._takeover = Takeover(connection, instances, self._adoption, timings, term)
 
     async def run(self) -> None:
@@ -126,41 +146,79 @@ class Leader:
         Raises:
             ExceptionGroup: with `LeaseLost`, or the reason why a part of it died.
         """
+        self._metrics.requests.fairness.nobody_waits()
         reports = self._connection.nc.handling(subjects.ALL_REPORTS, self._reports.on_message)
+        queries = self._connection.nc.handling(subjects.METRICS, self._on_metrics_query)
         try:
-            async with reports, asyncio.TaskGroup() as tasks:
+            async with reports, queries, asyncio.TaskGroup() as tasks:
                 start(tasks, self._lease.keep(self._dispatcher.wake), "lease")
                 start(tasks, self._dispatcher.run(), "dispatcher")
-                await self._learn()
                 start(tasks, self._rejections.run(), "rejections")
                 start(tasks, self._recovery.run(), "recovery")
                 start(tasks, self._attempts.run(), "attempts")
+                if await self._learn():
+                    self._open_dispatch()
+                start(tasks, self._policy_state.run(), "state of the policy")
                 start(tasks, self._intake.run(), "intake")
                 await self._replay()
                 start(tasks, self._liveness.run(), "liveness")
         finally:
             self._metrics.waiting.clear()
 
-    async def _learn(self) -> None:
+    async def _learn(self) -> bool:
+        """Learn what the leader before knew; whether the copy of the queue is true."""
         async with asyncio.TaskGroup() as tasks:
             records = tasks.create_task(self._attempts.load(), name="attempts of the leaders before")
-            tasks.create_task(self._takeover.ask_instances(), name="what instances run")
+            tasks.create_task(self._policy_state.restore(), name="state of the policy")
+            asking = tasks.create_task(self._takeover.ask_instances(), name="what instances run")
+            copying = tasks.create_task(self._complete_copy(), name="copy of the queue")
+            await asking
+            doubted = tasks.create_task(self._takeover.unanswered_work(), name="work nobody tells of")
         self._adoption.records = records.result()
+        ids, known_since_s = doubted.result()
+        requests, unknown_up_to = self._queue_copy.take(known_since_s)
+        complete = copying.result()
+        self._adoption.doubts = Doubts(ids, unknown_up_to if complete else inf)
+        for first in range(0, len(requests), AT_ONCE):
+            for tracked in requests[first : first + AT_ONCE]:
+                self._intake.inherit(tracked)
+            await asyncio.sleep(0)
+        return complete
+
+    async def _complete_copy(self) -> bool:
+        try:
+            return await self._queue_copy.complete()
+        except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
+            logger.warning("the copy of the queue cannot be completed, it is replayed: %r", error)
+            return False
+        finally:
+            await self._queue_copy.end()
 
     async def _replay(self) -> None:
-        try:
-            async with asyncio.timeout(self._timings.replay_limit_s):
-                await self._intake.replayed.wait()
-        except TimeoutError:
-            logger.info("the queue is long: dispatching begins while its replay goes on")
-            self._open_dispatch()
-            await self._intake.replayed.wait()
+        """Wait for the consumer to bring everything, taking in what is new meanwhile; then what it did not bring
+        had ended before."""
+        until_s = time.monotonic() + self._timings.replay_limit_s
+        while not self._intake.replayed.is_set():
+            with contextlib.suppress(TimeoutError, nats.errors.Error):
+                await self._queue_copy.catch_up()
+            for tracked in self._queue_copy.take(0.0)[0]:
+                self._intake.inherit(tracked)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CATCH_UP_EVERY_S):
+                    await self._intake.replayed.wait()
+            if not self._open and time.monotonic() > until_s:
+                logger.warning("the replay of the queue takes long: dispatching begins, in no strict order")
+                self._open_dispatch()
         self._adoption.replaying = False
-        release_unclaimed(self._instances, self._table)
+        for tracked in self._table.unconfirmed(self._intake.last_sequence):
+            if tracked.status is RequestStatus.QUEUED:
+                self._dispatcher.withdraw(tracked)
+                self._endings.drop(tracked)
         self._open_dispatch()
         logger.info("leading in term %d with %d outstanding requests", self._term, len(self._table))
 
     def _open_dispatch(self) -> None:
+        release_unclaimed(self._instances, self._table)
         self._open = True
         self._dispatcher.wake()
 
@@ -198,3 +256,19 @@ class Leader:
         for model, length in self._dispatcher.lengths().items():
             self._metrics.waiting.labels(model).set(length)
         self._metrics.outstanding.set(len(self._table))
+        self._metrics.requests.fairness.sample()
+
+    def _on_metrics_query(self, message: Message) -> None:
+        if message.reply:
+            self._sender.send(message.reply, encode(self.snapshot(), sniff(message.data)))
+
+    def snapshot(self) -> Snapshot:
+        """The metrics of this moment."""
+        return take_snapshot(
+            self._metrics,
+            policy=self._policy.name,
+            routing=self._router.name,
+            outstanding=len(self._table),
+            running=sum(len(instance.assigned) for instance in self._instances.all()),
+            queue_lengths=self._dispatcher.lengths(),
+        )

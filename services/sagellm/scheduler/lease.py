@@ -60,7 +60,7 @@ class LeaderLease:
                     return
             except (nats.errors.Error, nats.js.errors.Error, TimeoutError):
                 pass  # another was first, or NATS is away: try again
-            await asyncio.sleep(self._ttl_s / 4)
+            await asyncio.sleep(self._ttl_s / 10)
 
     async def keep(self, renewed: Callable[[], None]) -> None:
         """Renew for as long as possible, calling `renewed` each time.

@@ -7,10 +7,11 @@ import secrets
 import socket
 
 from sagellm.broker import connect, ensure_topology
+from sagellm.exposition import serve_metrics
 from sagellm.scheduler.attempts import Attempts
 from sagellm.scheduler.background import cancel
 from sagellm.scheduler.lease import LeaderLease
-from sagellm.scheduler.metrics import SchedulerMetrics, exposed
+from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import Models
 from sagellm.scheduler.policies import make_policy
 from sagellm.scheduler.routing import make_router
@@ -32,7 +33,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     make_policy(settings.policy)
     make_router(settings.routing)
     name = f"scheduler-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    metrics = SchedulerMetrics()
+    metrics = SchedulerMetrics(settings.tier_weights)
     async with connect(settings, name) as connection, connect(settings, f"{name}-queue") as queue_connection:
         js = connection.js
         await ensure_topology(js, settings)
@@ -40,7 +41,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         lease = LeaderLease(await js.key_value(subjects.LEASE_BUCKET), name, settings.lease_ttl_s)
         models = Models(js, await js.key_value(subjects.MODELS_BUCKET))
         service = SchedulerService(settings, connection, queue_connection, lease, attempts, models, metrics)
-        with exposed(metrics, settings.metrics_port):
+        with serve_metrics(metrics.registry, settings.host, settings.metrics_port):
             await _until(stop, service)
 
 

@@ -7,6 +7,7 @@ from sagellm.scheduler.adoption import Adoption, is_final
 from sagellm.scheduler.dispatcher import Dispatcher
 from sagellm.scheduler.endings import Endings
 from sagellm.scheduler.instances import Instances
+from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.recovery import Recovery
 from sagellm.scheduler.requests import RequestTable
 from sagellm_schemas import Codec, Ended, InvalidRequest, RequestStatus, WorkReport
@@ -25,6 +26,7 @@ class Reports:
         endings: Endings,
         recovery: Recovery,
         dispatcher: Dispatcher,
+        metrics: SchedulerMetrics,
     ) -> None:
         self._table = table
         self._instances = instances
@@ -32,6 +34,7 @@ class Reports:
         self._endings = endings
         self._recovery = recovery
         self._dispatcher = dispatcher
+        self._metrics = metrics
         self._codec = Codec(WorkReport)
 
     def on_message(self, message: Message) -> None:
@@ -50,7 +53,7 @@ class Reports:
         tracked = self._table.get(ended.id)
         if tracked is None:
             if instance is not None:
-                instance.assigned.discard(ended.id)
+                instance.release(ended.id)
             if self._adoption.replaying:
                 self._adoption.has_ended(ended)
             return
@@ -59,11 +62,11 @@ class Reports:
         if tracked.attempt != ended.attempt:
             return
         if instance is not None:
-            instance.assigned.discard(ended.id)
-        if ended.usage.completion_tokens:
-            self._dispatcher.charge(tracked, ended.usage.completion_tokens)
+            instance.release(ended.id)
+        self._dispatcher.ended(tracked, ended)
+        self._metrics.requests.attempt_ended(tracked, ended, instance)
         if is_final(ended):
-            self._endings.settle(tracked)
+            self._endings.settle(tracked, ended)
         elif ended.error is not None:
             self._recovery.failed(tracked, ended.error)
         else:

@@ -5,6 +5,21 @@ from dataclasses import dataclass, field
 from sagellm_schemas import ErrorBody, InferenceRequest, RequestStatus
 
 REMEMBERED = 100_000
+CHARACTERS_PER_TOKEN = 4
+
+
+def prompt_tokens(request: InferenceRequest) -> int:
+    """Tokens of the prompt; of a text about as many as it usually has, at least 1."""
+    if request.prompt_token_ids is not None:
+        return len(request.prompt_token_ids)
+    characters = len(request.prompt or "")
+    for message in request.messages or ():
+        content = message.content
+        if isinstance(content, list):
+            characters += sum(len(str(part.get("text", ""))) for part in content)
+        else:
+            characters += len(content or "")
+    return max(1, characters // CHARACTERS_PER_TOKEN)
 
 
 @dataclass(slots=True, eq=False)
@@ -12,7 +27,10 @@ class TrackedRequest:
     """One request and where it stands.
 
     `status` is PENDING (neither waiting nor running: its reader is being asked what it holds), QUEUED or RUNNING.
-    `sequence` is its place in the durable queue. `attempt` is the last attempt dispatched, 0 before the first.
+    `sequence` is its place in the durable queue; `ack_subject` is empty until the queue's consumer has brought it.
+    `attempt` is the last attempt dispatched, 0 before the first. `prompt_tokens` is estimated where the prompt is
+    text. `charged_tokens` of its answer are accounted for. `first_token_s` (Unix seconds, 0 before it is known)
+    and `cost` (in the instances' currency) are for metrics.
     """
 
     request: InferenceRequest
@@ -30,6 +48,13 @@ class TrackedRequest:
     instance: str = ""
     dispatched_s: float = 0.0
     cancelled: bool = False
+    first_token_s: float = 0.0
+    cost: float = 0.0
+    prompt_tokens: int = 0
+    charged_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self.prompt_tokens = prompt_tokens(self.request)
 
     @property
     def id(self) -> str:
@@ -77,6 +102,10 @@ class RequestTable:
     def was_settled(self, sequence: int) -> bool:
         """Whether it ended lately: a message that comes again then only lacks its acknowledgement."""
         return sequence in self._settled
+
+    def unconfirmed(self, up_to_sequence: int) -> list[TrackedRequest]:
+        """Requests up to that place of the durable queue whose message its consumer has not brought."""
+        return [t for t in self._by_id.values() if not t.ack_subject and t.sequence <= up_to_sequence]
 
     def add(self, tracked: TrackedRequest) -> None:
         """Begin to answer for a request; its id and sequence are not those of another in this table.

@@ -9,16 +9,18 @@ import nats.js.errors
 
 from sagellm.broker import Connection, Message, ensure_topology
 from sagellm.scheduler.attempts import Attempts
-from sagellm.scheduler.background import STEP_DOWN, start
+from sagellm.scheduler.background import STEP_DOWN, cancel, start
 from sagellm.scheduler.cancellations import Cancellations
+from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instances
 from sagellm.scheduler.leader import Leader
 from sagellm.scheduler.lease import LeaderLease, LeaseLost
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import CHANGES, Models
+from sagellm.scheduler.queue_copy import QueueCopy
 from sagellm.scheduler.timings import Timings
 from sagellm.settings import Settings
-from sagellm_schemas import BrokerError, Codec, InstanceStats, InvalidRequest, subjects
+from sagellm_schemas import BrokerError, Codec, InstanceStats, InvalidRequest, Snapshot, subjects
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +54,11 @@ class SchedulerService:
         self._models = models
         self._metrics = metrics
         self._instances = Instances()
+        self._estimates = metrics.estimates = Estimates()
         self._cancellations = Cancellations()
         self._heartbeats = Codec(InstanceStats)
         self._reconnected = asyncio.Event()
+        self._queue_copy = QueueCopy(queue_connection)
         self._leader: Leader | None = None
 
     async def run(self) -> None:
@@ -75,7 +79,7 @@ class SchedulerService:
         try:
             while True:
                 logger.info("standing by")
-                await self._lease.acquire()
+                await self._stand_by()
                 try:
                     await self._lead()
                 except* LeaseLost as lost:
@@ -90,6 +94,15 @@ class SchedulerService:
                     await self._lease.release()
         finally:
             await self._lease.release()
+
+    async def _stand_by(self) -> None:
+        """Copy the queue until the lease is ours."""
+        await self._queue_copy.begin()
+        following = asyncio.create_task(self._queue_copy.follow(), name="copying the queue")
+        try:
+            await self._lease.acquire()
+        finally:
+            await cancel(following)
 
     async def _lead(self) -> None:
         term = await self._attempts.next_term()
@@ -107,6 +120,8 @@ class SchedulerService:
             self._instances,
             self._cancellations,
             self._metrics,
+            self._queue_copy,
+            self._estimates,
             term,
         )
         await self._leader.run()
@@ -123,6 +138,12 @@ class SchedulerService:
                 if time.monotonic() - instance.heard_s > self._timings.hung_after_s:
                     self._instances.forget(instance)
 
+    def snapshot(self) -> Snapshot:
+        """The metrics of this moment; those of a standby say that it does not lead."""
+        if self._leader is not None:
+            return self._leader.snapshot()
+        return Snapshot(taken_at=time.time(), window_s=0.0, leader=False)
+
     def _on_heartbeat(self, message: Message) -> None:
         try:
             stats = self._heartbeats.decode(message.data)
@@ -130,6 +151,7 @@ class SchedulerService:
             logger.warning("a heartbeat on %s cannot be read: %s", message.subject, error)
             return
         instance = self._instances.heard(stats, time.monotonic())
+        self._estimates.heard(stats)
         if self._leader is not None:
             self._leader.heartbeat(instance)
 

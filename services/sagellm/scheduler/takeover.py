@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import logging
 import time
+from math import inf
 
 import nats.errors
+import nats.js.errors
 
-from sagellm.broker import Connection, read_bucket
+from sagellm.broker import Connection, DirectReader, Stored, read_bucket
 from sagellm.scheduler.adoption import Adoption
 from sagellm.scheduler.instances import Instances
 from sagellm.scheduler.requests import RequestTable
@@ -19,6 +21,7 @@ from sagellm_schemas import (
     InstanceReport,
     InvalidRequest,
     RequestStatus,
+    WorkItem,
     encode,
     subjects,
 )
@@ -36,6 +39,7 @@ class Takeover:
         self._instances = instances
         self._adoption = adoption
         self._timings = timings
+        self._answered: set[str] = set()
         self._order = encode(Control(term=term))
         self._codec = Codec(InstanceReport)
 
@@ -48,7 +52,7 @@ class Takeover:
         await asyncio.gather(*(self._ask(instance_id) for instance_id in ids))
         for instance in self._instances.all():
             instance.strays.clear()
-            instance.assigned = set(instance.running)
+            instance.reassign(instance.running)
 
     async def _registered(self) -> set[str]:
         codec = Codec(InstanceInfo)
@@ -74,8 +78,34 @@ class Takeover:
                 for request_id, attempt in known.running.items():
                     self._adoption.runs(request_id, attempt, instance_id)
         else:
+            self._answered.add(subjects.token(instance_id))
             self._instances.heard(report.heartbeat, time.monotonic())
             self._adoption.learn(report)
+
+    async def unanswered_work(self) -> tuple[frozenset[str], float]:
+        """After the questions: ids of the work items at instances that did not answer, and since when this is
+        known, in Unix seconds: items sent before are forgotten, for the work stream is younger.
+        """
+        try:
+            info = await self._connection.js.stream_info(subjects.WORK_STREAM, subjects_filter=subjects.ALL_WORK)
+        except nats.js.errors.NotFoundError:
+            return frozenset(), inf
+        reader, codec = DirectReader(self._connection, subjects.WORK_STREAM), Codec(WorkItem)
+        ids: set[str] = set()
+        for subject in info.state.subjects or {}:
+            if subject.rpartition(".")[2] in self._answered:
+                continue
+            following = 1
+
+            def learn(stored: Stored) -> None:
+                nonlocal following
+                following = stored.sequence + 1
+                with contextlib.suppress(InvalidRequest):
+                    ids.add(codec.decode(stored.message.data).request.id)
+
+            while await reader.read(following, learn, subject=subject):
+                pass
+        return frozenset(ids), inf if info.created is None else info.created.timestamp()
 
 
 def release_unclaimed(instances: Instances, table: RequestTable) -> None:
@@ -84,4 +114,4 @@ def release_unclaimed(instances: Instances, table: RequestTable) -> None:
         for request_id in list(instance.assigned):
             tracked = table.get(request_id)
             if tracked is None or tracked.status is not RequestStatus.RUNNING or tracked.instance != instance.id:
-                instance.assigned.discard(request_id)
+                instance.release(request_id)

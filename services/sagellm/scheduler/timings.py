@@ -14,7 +14,8 @@ class Timings:
     `control_timeout_s` bounds one `Control` request, `owner_timeout_s` one `HeldQuery`; a reply owner that cannot
     be reached for `owner_grace_s` is gone: long enough for an ingress to reconnect after a broker's restart.
     For `reconnect_grace_s` after a reconnection of ours, an instance that is not there may still come back.
-    `replay_limit_s` bounds how long a new leader holds back dispatching for the replay to be complete.
+    `replay_limit_s` bounds how long a new leader without a true copy of the queue holds back dispatching for the
+    replay to be complete.
     """
 
     lease_ttl_s: float
@@ -26,7 +27,7 @@ class Timings:
     owner_timeout_s: float
     owner_grace_s: float
     reconnect_grace_s: float
-    replay_limit_s: float = 1.0
+    replay_limit_s: float = 10.0
     consumer_heartbeat_s: float = 1.0
 
     @classmethod

@@ -24,7 +24,8 @@ class Job:
 
     `key` names it in the engine; it differs between attempts, so that a late output of an aborted attempt can
     never be taken for one of the next. `ack` is the JetStream subject that acknowledges the item.
-    The last four fields gather what has not been sent; of a request that does not stream, the whole answer.
+    `first_output_at`, `last_output_at` and `longest_gap_s` time its outputs; 0 before there are any. The last four
+    fields gather what has not been sent; of a request that does not stream, the whole answer.
     """
 
     key: str
@@ -34,11 +35,21 @@ class Job:
     stream: bool
     ack: str
     accepted_at: float
-    started: bool = False
+    first_output_at: float = 0.0
+    last_output_at: float = 0.0
+    longest_gap_s: float = 0.0
     offset: int = 0
     token_ids: list[int] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     logprobs: list[PositionLogprobs] = field(default_factory=list)
+
+    def output(self, now: float) -> None:
+        """It has an output at `now`."""
+        if not self.first_output_at:
+            self.first_output_at = now
+        elif now - self.last_output_at > self.longest_gap_s:
+            self.longest_gap_s = now - self.last_output_at
+        self.last_output_at = now
 
 
 class Ledger:
@@ -55,7 +66,7 @@ class Ledger:
         self._ended: OrderedDict[str, tuple[float, Ended]] = OrderedDict()
         self._attempts: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._cancelled: OrderedDict[str, tuple[float, None]] = OrderedDict()
-        self._clock = clock
+        self.clock = clock
 
     def fence(self, term: int) -> bool:
         """Whether an order of leadership `term` may be followed; it is remembered if it is the highest so far."""
@@ -74,7 +85,7 @@ class Ledger:
             reader=(request.reply_to, item.reply_format) if request.reply_to else None,
             stream=request.stream,
             ack=ack,
-            accepted_at=self._clock(),
+            accepted_at=self.clock(),
         )
         self.jobs[job.key] = self._by_id[job.id] = job
         self.idle.clear()
@@ -104,18 +115,18 @@ class Ledger:
     def end(self, job: Job, ended: Ended) -> None:
         """Move `job` from running to ended."""
         self.forget(job)
-        now = self._clock()
+        now = self.clock()
         self.record(ended, now)
 
     def record(self, ended: Ended, now: float | None = None) -> None:
         """Remember an ending, also of an item that never ran here."""
-        now = self._clock() if now is None else now
+        now = self.clock() if now is None else now
         _remember(self._ended, ended.id, ended, now)
         _remember(self._attempts, ended.id, ended.attempt, now)
 
     def latest(self) -> list[Ended]:
         """The endings of the last minute, oldest first."""
-        oldest = self._clock() - REMEMBERED_S
+        oldest = self.clock() - REMEMBERED_S
         return [ended for at, ended in self._ended.values() if at >= oldest]
 
     def forget_endings(self) -> None:
@@ -124,7 +135,7 @@ class Ledger:
 
     def cancel(self, request_ids: Iterable[str]) -> list[Job]:
         """Remember these as cancelled; returns those that run here."""
-        now = self._clock()
+        now = self.clock()
         for request_id in request_ids:
             _remember(self._cancelled, request_id, None, now)
         return [self._by_id[request_id] for request_id in request_ids if request_id in self._by_id]
@@ -132,7 +143,7 @@ class Ledger:
     def was_cancelled(self, request_id: str) -> bool:
         """Whether the request was cancelled within the last minute."""
         known = self._cancelled.get(request_id)
-        return known is not None and known[0] >= self._clock() - REMEMBERED_S
+        return known is not None and known[0] >= self.clock() - REMEMBERED_S
 
 
 def _remember(memory: OrderedDict[str, tuple[float, T]], key: str, value: T, now: float) -> None:

@@ -1,17 +1,13 @@
 """What the worker counts, for Prometheus."""
 
-import contextlib
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, start_http_server
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from sagellm.histogram import Histogram
-from sagellm_schemas import Ended, EngineState, InstanceStats, Outcome, SageError
-
-from .ledger import Job
+from sagellm_schemas import Ended, EngineState, InstanceStats, Outcome
 
 TTFT_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 DURATION_BUCKETS_S = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -20,9 +16,8 @@ DURATION_BUCKETS_S = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30
 class Counters:
     """Counts of requests and their times within the worker, in a registry of its own."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._clock = clock
         requests = Counter("sagellm_worker_requests", "Work items that ended", ["outcome"], registry=self.registry)
         self._ended = {outcome: requests.labels(outcome.value) for outcome in Outcome}
         self._ttft = Histogram(
@@ -38,14 +33,14 @@ class Counters:
             self.registry,
         ).only
 
-    def first_token(self, job: Job) -> None:
-        """`job` has its first output."""
-        self._ttft.observe(self._clock() - job.accepted_at)
+    def first_token(self, after_s: float) -> None:
+        """A work item had its first output that long after it was accepted."""
+        self._ttft.observe(after_s)
 
-    def ended(self, job: Job, ending: Ended) -> None:
-        """`job` has ended."""
+    def ended(self, ending: Ended) -> None:
+        """A work item has ended."""
         self._ended[ending.outcome].inc()
-        self._duration.observe(self._clock() - job.accepted_at)
+        self._duration.observe(ending.duration_ms / 1000)
 
 
 class EngineCollector(Collector):
@@ -81,27 +76,3 @@ class EngineCollector(Collector):
         }
         for name, (help_text, value) in totals.items():
             yield CounterMetricFamily(f"sagellm_engine_{name}", help_text, value=value)
-
-
-@contextlib.contextmanager
-def serve_metrics(registry: CollectorRegistry, host: str, port: int | None) -> Iterator[int | None]:
-    """Serve `/metrics` on `port` (0 picks a free one) while the context lasts; yields the port, None if unwanted.
-
-    Raises:
-        SageError: the port cannot be listened on.
-    """
-    if port is None:
-        yield None
-        return
-    try:
-        server, thread = start_http_server(port, addr=host, registry=registry)
-    except OSError as error:
-        raise SageError(
-            f"metrics cannot be served on {host}:{port}: {error.strerror}; set another SAGELLM_METRICS_PORT"
-        ) from None
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -53,19 +53,21 @@ class Outbox:
         """The engine's callback: the outputs of one step."""
         jobs = self._ledger.jobs
         urgent = False
+        now = self._ledger.clock()
         for output in outputs:
             job = jobs.get(output.id)
             if job is None or job in self._ended:
                 continue  # aborted in the meantime
             if output.token_ids or output.text:
+                if not job.first_output_at:
+                    self._counters.first_token(now - job.accepted_at)
+                    urgent = True
+                job.output(now)
                 _gather(job, output)
                 if job.stream and job.reader:
                     self._unsent[job] = None
-            if not job.started:
-                job.started = urgent = True
-                self._counters.first_token(job)
             if output.finish_reason is not None or output.error is not None:
-                self._ended[job] = _ending(job, output)
+                self._ended[job] = self._ending(job, output)
         loop = asyncio.get_running_loop()
         if urgent or loop.time() >= self._due_at:
             self.flush()
@@ -109,17 +111,51 @@ class Outbox:
         for job in held:
             if job.reader:
                 readers.setdefault(job.reader, []).append(Cancelled(id=job.id, attempt=job.attempt))
-        self._send(readers, [(job, _ended(job, Outcome.CANCELLED)) for job in held])
+        self._send(readers, [(job, self._ended_as(job, Outcome.CANCELLED)) for job in held])
 
     def returned(self, jobs: Iterable[Job]) -> None:
         """Hand `jobs` back unfinished, through no fault of theirs; readers are told nothing."""
         self.flush()
-        self._send({}, [(job, _ended(job, Outcome.RETURNED)) for job in jobs if self._holds(job)])
+        self._send({}, [(job, self._ended_as(job, Outcome.RETURNED)) for job in jobs if self._holds(job)])
 
     def acknowledge(self, ack: str) -> None:
         """Remove a work item from its stream."""
         if ack:
             self._sender.send(ack)
+
+    def _ending(self, job: Job, output: StepOutput) -> tuple[Ended, Event | None]:
+        """The report of an ending, and the event that tells the reader."""
+        usage = output.usage or Usage()
+        if output.error is None:
+            finished = Finished(
+                id=job.id,
+                attempt=job.attempt,
+                finish_reason=output.finish_reason or FinishReason.STOP,
+                stop_reason=output.stop_reason,
+                usage=usage,
+            )
+            return self._ended_as(job, Outcome.FINISHED, usage), finished
+        error = output.error.body()
+        if output.error.retryable:
+            return self._ended_as(job, Outcome.RETURNED, usage, error), None
+        return self._ended_as(job, Outcome.FAILED, usage, error), Failed(
+            id=job.id, attempt=job.attempt, error=error
+        )
+
+    def _ended_as(
+        self, job: Job, outcome: Outcome, usage: Usage | None = None, error: ErrorBody | None = None
+    ) -> Ended:
+        first = job.first_output_at
+        return Ended(
+            id=job.id,
+            attempt=job.attempt,
+            outcome=outcome,
+            usage=usage or Usage(),
+            error=error,
+            first_token_ms=round((first - job.accepted_at) * 1000, 3) if first else None,
+            duration_ms=round((self._ledger.clock() - job.accepted_at) * 1000, 3),
+            longest_gap_ms=round(job.longest_gap_s * 1000, 3),
+        )
 
     def _holds(self, job: Job) -> bool:
         return self._ledger.jobs.get(job.key) is job
@@ -134,7 +170,7 @@ class Outbox:
         self._sender.send(self._reports, encode(report))
         for job, ending in ended:
             self._ledger.end(job, ending)
-            self._counters.ended(job, ending)
+            self._counters.ended(ending)
             self.acknowledge(job.ack)
 
     def _frames(self, events: list[Event], content_type: str) -> Iterator[bytes]:
@@ -149,28 +185,6 @@ class Outbox:
         if middle:
             yield from self._frames(events[:middle], content_type)
             yield from self._frames(events[middle:], content_type)
-
-
-def _ended(job: Job, outcome: Outcome, usage: Usage | None = None, error: ErrorBody | None = None) -> Ended:
-    return Ended(id=job.id, attempt=job.attempt, outcome=outcome, usage=usage or Usage(), error=error)
-
-
-def _ending(job: Job, output: StepOutput) -> tuple[Ended, Event | None]:
-    """The report of an ending, and the event that tells the reader."""
-    usage = output.usage or Usage()
-    if output.error is None:
-        finished = Finished(
-            id=job.id,
-            attempt=job.attempt,
-            finish_reason=output.finish_reason or FinishReason.STOP,
-            stop_reason=output.stop_reason,
-            usage=usage,
-        )
-        return _ended(job, Outcome.FINISHED, usage), finished
-    error = output.error.body()
-    if output.error.retryable:
-        return _ended(job, Outcome.RETURNED, usage, error), None
-    return _ended(job, Outcome.FAILED, usage, error), Failed(id=job.id, attempt=job.attempt, error=error)
 
 
 def _gather(job: Job, output: StepOutput) -> None:

@@ -12,6 +12,7 @@ import nats.errors
 import nats.js.errors
 
 from sagellm.broker import Connection, Sender, ensure_topology
+from sagellm.exposition import serve_metrics
 from sagellm.settings import Settings
 from sagellm_engine.contract import AsyncEngine, ServedModel
 from sagellm_engine.tokenizer import Tokenizer
@@ -22,7 +23,7 @@ from .control import Orders
 from .heartbeat import Heartbeat
 from .intake import Intake
 from .ledger import Ledger
-from .metrics import Counters, EngineCollector, serve_metrics
+from .metrics import Counters, EngineCollector
 from .outbox import Outbox
 
 logger = logging.getLogger(__name__)
@@ -200,6 +201,7 @@ def _instance_info(instance: str, settings: Settings, served: ServedModel) -> In
         engine=settings.engine,
         host=socket.gethostname(),
         max_concurrent_requests=served.max_concurrent_requests,
+        max_batched_tokens=settings.max_batched_tokens if settings.engine == "sagellm" else 0,
         max_model_len=served.card.max_model_len,
         machine_id=settings.machine_id,
         rack_id=settings.rack_id,

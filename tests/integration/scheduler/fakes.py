@@ -72,6 +72,8 @@ class FakeWorker:
         self.running: dict[str, int] = {}
         self.ended: list[Ended] = []
         self.term = 0
+        self.refused: list[WorkItem] = []
+        self._taken: dict[str, Msg] = {}
         self.state = EngineState.READY
         self.silent = False
         self.deaf = False
@@ -128,6 +130,9 @@ class FakeWorker:
         """End an item; with `report` false the report is lost, but remembered."""
         request_id = item.request.id
         self.running.pop(request_id, None)
+        taken = self._taken.pop(request_id, None)
+        if taken is not None:
+            await taken.ack()
         ended = Ended(id=request_id, attempt=item.attempt, outcome=outcome, error=error)
         self.ended.append(ended)
         if outcome is Outcome.FINISHED:
@@ -159,9 +164,11 @@ class FakeWorker:
 
     async def _on_item(self, message: Msg) -> None:
         item = self._items.decode(message.data)
-        await message.ack()
         if item.term < self.term:
+            self.refused.append(item)
+            await message.ack()
             return
+        self._taken[item.request.id] = message
         self.term = item.term
         self.running[item.request.id] = item.attempt
         if self.auto:

@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+from functools import partial
 from urllib.request import urlopen
 
 import pytest
+from nats.js.errors import NotFoundError
 
 from sagellm.broker import Connection
 from sagellm.scheduler import routing
@@ -12,7 +14,17 @@ from sagellm.scheduler.intake import CONSUMER
 from sagellm.scheduler.lease import LeaderLease, LeaseLost
 from sagellm.scheduler.main import run
 from sagellm.settings import Settings
-from sagellm_schemas import Outcome, SageError, SettingsError, subjects
+from sagellm_schemas import (
+    JSON,
+    Codec,
+    MetricsQuery,
+    Outcome,
+    SageError,
+    SettingsError,
+    Snapshot,
+    encode,
+    subjects,
+)
 
 from .fakes import (
     FakeReader,
@@ -64,7 +76,7 @@ async def test_a_lost_consumer_is_made_again_and_nothing_runs_twice(
         await reader.send("running")
         item = await worker.items.next()
         await reader.send("queued")
-        await connection.js.delete_consumer(subjects.REQUESTS_STREAM, CONSUMER)
+        await until(partial(_is_deleted, connection))
         await reader.send("unheard")
         await worker.end(item)
         worker.auto = True
@@ -120,6 +132,24 @@ async def test_metrics_tell_what_happened(settings: Settings, connection: Connec
             await run(settings, asyncio.Event())
 
 
+async def test_the_leader_answers_with_a_snapshot(settings: Settings, connection: Connection) -> None:
+    reader = await FakeReader(connection).start()
+    async with scheduling(settings), FakeWorker(settings, "w1", capacity=1) as worker:
+        await reader.send("a", slo_deadline_ms=60_000.0, priority="high")
+        item = await worker.items.next()
+        await reader.send("b", user_id="somebody")
+        await worker.end(item)
+        await worker.items.next()
+        for query in (b"", encode(MetricsQuery()), encode(MetricsQuery(), JSON)):
+            reply = await connection.nc.request(subjects.METRICS, query)
+            snapshot = Codec(Snapshot).decode(reply.data)
+            assert (snapshot.total_requests, snapshot.completed_requests, snapshot.running_requests) == (2, 1, 1)
+            assert snapshot.slo_compliance_by_priority["HIGH"].rate == 1.0
+            assert snapshot.latency.count == 1
+            assert snapshot.queue_wait.count == 2
+            assert snapshot.decision_us.keys() == {snapshot.policy}
+
+
 async def test_an_unknown_policy_is_refused_at_the_start(settings: Settings) -> None:
     with pytest.raises(SettingsError, match="fifo, priority"):
         await run(settings.model_copy(update={"policy": "best"}), asyncio.Event())
@@ -139,3 +169,11 @@ async def test_a_part_that_dies_stops_the_service_with_its_reason_in_the_log(
             await run(settings, asyncio.Event())
     assert "dispatcher died" in caplog.text
     assert await outstanding(connection) == 1
+
+
+async def _is_deleted(connection: Connection) -> bool:
+    """Delete the queue's consumer; False while there is none yet."""
+    try:
+        return await connection.js.delete_consumer(subjects.REQUESTS_STREAM, CONSUMER)
+    except NotFoundError:
+        return False

@@ -69,7 +69,7 @@ class Ways:
         self.went: list[str] = []
         self.adoption = Adoption(self, self, lambda _: self.went.append("queued"))  # type: ignore[arg-type]
 
-    def settle(self, _: object) -> None:
+    def settle(self, _: object, ended: object = None) -> None:
         self.went.append("settled")
 
     def resume(self, _: object) -> None:

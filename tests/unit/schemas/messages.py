@@ -25,11 +25,15 @@ from sagellm_schemas import (
     InstanceRole,
     InstanceStats,
     Lease,
+    MetricsQuery,
     ModelCard,
     Outcome,
     PositionLogprobs,
+    Quantiles,
     RequestType,
     SamplingParams,
+    SloCompliance,
+    Snapshot,
     TokenLogprob,
     Tokens,
     Usage,
@@ -127,6 +131,32 @@ MESSAGES: dict[str, msgspec.Struct] = {
     "work_report": WorkReport(instance="worker-1", ended=[_ENDED]),
     "work_report_minimal": WorkReport(
         instance="worker-1", ended=[Ended(id="a", attempt=1, outcome=Outcome.FINISHED)]
+    ),
+    "work_report_timed": WorkReport(
+        instance="worker-1",
+        ended=[
+            Ended(
+                id="a",
+                attempt=1,
+                outcome=Outcome.FINISHED,
+                first_token_ms=12.5,
+                duration_ms=100.0,
+                longest_gap_ms=9.75,
+            )
+        ],
+    ),
+    "metrics_query": MetricsQuery(),
+    "snapshot": Snapshot(
+        taken_at=1_700_000_000.0,
+        window_s=60.0,
+        policy="adaptive",
+        routing="prefix_aware",
+        total_requests=3,
+        queue_length_by_model={"m": 1},
+        latency=Quantiles(count=2, avg_ms=1.5, p50_ms=1.0, p95_ms=2.0, p99_ms=2.0),
+        slo_compliance_by_priority={"HIGH": SloCompliance(requests=2, violations=1, rate=0.5)},
+        decision_us={"adaptive": 12.5},
+        prediction_error={"output_tokens": 0.25},
     ),
     "frame": Frame(
         events=[

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import secrets
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,12 +34,14 @@ class Pipeline:
         self._instances = [f"up-{secrets.token_hex(3)}-{i + 1}" for i in range(workers)]
         environment = settings.environment()
         share = environment | _share_of_the_machine(settings, workers)
+        ports = _metrics_ports(settings)
         self.ingress = Child("ingress", ["ingress"], environment, output)
         self.schedulers = [
-            Child(name, ["scheduler"], environment, output) for name in numbered("scheduler", schedulers)
+            Child(name, ["scheduler"], environment | next(ports), output)
+            for name in numbered("scheduler", schedulers)
         ]
         self.workers = [
-            Child(name, ["worker"], share | {"SAGELLM_INSTANCE_ID": instance}, output)
+            Child(name, ["worker"], share | next(ports) | {"SAGELLM_INSTANCE_ID": instance}, output)
             for name, instance in zip(numbered("worker", workers), self._instances, strict=True)
         ]
 
@@ -115,6 +118,13 @@ async def pipeline(
 def numbered(name: str, count: int) -> list[str]:
     """`name` alone, or `name-1`, `name-2`, … of several."""
     return [name] if count == 1 else [f"{name}-{i + 1}" for i in range(count)]
+
+
+def _metrics_ports(settings: Settings) -> Iterator[dict[str, str]]:
+    """A port for each: free ones, that their logs tell, or from the one that was set upwards."""
+    first = settings.metrics_port
+    for place in itertools.count():
+        yield {"SAGELLM_METRICS_PORT": str(first + place if first else 0)}
 
 
 def _share_of_the_machine(settings: Settings, workers: int) -> dict[str, str]:

@@ -1,0 +1,42 @@
+"""How busy the instances are: the share of time in which their engines were in a step."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sagellm.scheduler.instances import Instance
+
+
+@dataclass(slots=True)
+class _Seen:
+    step_ms_total: float
+    heard_s: float
+    busy: float
+
+
+class Utilization:
+    """Busy shares, sampled from heartbeats: time spent in engine steps.
+
+    Where an engine does not tell (a vLLM server), the share of its credits in use stands for it.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, _Seen] = {}
+        self.average = 0.0
+
+    def sample(self, instances: Iterable[Instance]) -> None:
+        """Bring `average` up to date; called once a second."""
+        seen = {instance.id: self._look(instance) for instance in instances}
+        self._seen = seen
+        self.average = sum(one.busy for one in seen.values()) / len(seen) if seen else 0.0
+
+    def _look(self, instance: Instance) -> _Seen:
+        spent_ms, heard_s = instance.engine.step_ms_total, instance.heard_s
+        if not spent_ms:
+            return _Seen(0.0, heard_s, min(1.0, instance.load))
+        before = self._seen.get(instance.id)
+        if before is None:
+            return _Seen(spent_ms, heard_s, 0.0)
+        if heard_s <= before.heard_s:
+            return before
+        busy = (spent_ms - before.step_ms_total) / 1000 / (heard_s - before.heard_s)
+        return _Seen(spent_ms, heard_s, min(1.0, max(0.0, busy)))
