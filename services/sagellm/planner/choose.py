@@ -108,7 +108,7 @@ def _why(
         if objective is Objective.LATENCY:
             return "chosen: the lowest latency"
         if objective is Objective.AUTO and usual:
-            return "chosen: the usual split for this size, with the highest capacity"
+            return "chosen: the usual split for this size"
         if objective is Objective.AUTO and usual_splits(shape):
             return "chosen: nearest to the usual split for this size"
         return "chosen: the highest capacity"

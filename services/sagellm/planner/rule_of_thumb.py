@@ -6,13 +6,13 @@ from .layout import Layout
 from .model_shape import ModelShape
 
 _ROWS: tuple[tuple[float, tuple[tuple[int, int], ...]], ...] = (
-    (10e9, ((1, 1), (2, 1))),
-    (30e9, ((4, 1),)),
-    (68e9, ((4, 1), (8, 1))),  # what is called 70B has 69 to 73 billion parameters
+    (9.7e9, ((1, 1), (2, 1))),
+    (29.5e9, ((4, 1),)),
+    (68e9, ((4, 1), (8, 1))),
     (175.5e9, ((4, 2),)),
     (math.inf, ((8, 4),)),
 )
-"""Models below so many parameters: the usual pairs of TP and PP."""
+"""Models below so many parameters: the usual pairs of TP and PP. What is called 70B has 69 to 73 billion."""
 
 
 def usual_splits(shape: ModelShape) -> tuple[tuple[int, int], ...]:

