@@ -18,9 +18,9 @@ RATE_INTERVAL_S = 1.0
 
 
 class Engine:
-    """The worker of one registered instance, whose instance id begins with `worker`.
+    """The worker of one instance, whose id begins with `worker`; it answers orders on `reports`.
 
-    `ended` is called when it dies, with the reason.
+    `ended` is called with its model when it dies.
     """
 
     def __init__(
@@ -29,14 +29,18 @@ class Engine:
         settings: Settings,
         worker: str,
         connection: Connection,
-        ended: Callable[["Engine", SageError], None],
+        reports: str,
+        ended: Callable[[str], None],
     ) -> None:
         self.instance = instance
         self.worker = worker
         self.latest: InstanceStats | None = None
         self._connection = connection
+        self._reports = reports
         self._ended = ended
         self._stop = asyncio.Event()
+        self.failure: SageError | None = None
+        """Why it has died, if it has."""
         self._draining = False
         self._drained = asyncio.Event()
         self._rated_s = time.monotonic()
@@ -65,16 +69,18 @@ class Engine:
         if stats.state in (EngineState.DRAINING, EngineState.STOPPED) and not stats.running:
             self._drained.set()
         elif self._draining and stats.state is EngineState.READY:
-            self.drain()  # the order was of a term that had passed
+            self.drain()
 
     def drain(self) -> bool:
         """Tell it to take nothing new; False if it has never been ready."""
         if self.latest is None:
             return False
         self._draining = True
-        # As the leading scheduler would: with the term that the worker knows, so that it obeys.
+        # As the leading scheduler would: with the term that the worker knows, so that it obeys. Its answer is a
+        # report, which `heard` gets too: if the term has passed, the order goes out again at once.
         order = Control(term=self.latest.term, drain=True)
-        self._connection.nc.send(subjects.control(self.latest.info.instance_id), encode(order))
+        subject = subjects.control(self.latest.info.instance_id)
+        self._connection.nc.send(subject, encode(order), reply=self._reports)
         return True
 
     async def retire(self, timeout_s: float) -> bool:
@@ -82,11 +88,12 @@ class Engine:
 
         Tells whether everything had ended in time.
         """
-        finished = True
-        if not self._task.done() and self.drain():
+        finished = self.latest is None or not self.latest.running
+        if timeout_s > 0 and not self._task.done() and self.drain():
             try:
                 async with asyncio.timeout(timeout_s):
                     await self._drained.wait()
+                finished = True
             except TimeoutError:
                 finished = False
         self._stop.set()
@@ -101,5 +108,5 @@ class Engine:
             return
         self.instance.is_healthy = False
         logger.error("instance %s has stopped: %s", self.instance.instance_id, error)
-        reason = error if isinstance(error, SageError) else SageError(f"{type(error).__name__}: {error}")
-        self._ended(self, reason)
+        self.failure = error if isinstance(error, SageError) else SageError(f"{type(error).__name__}: {error}")
+        self._ended(self.instance.model_name)

@@ -84,8 +84,13 @@ class Engines:
         return sorted({instance.model_name for instance in self._instances.values()})
 
     def serves(self, model: str) -> bool:
-        """Whether an engine of `model` is ready."""
-        return any(e.ready and e.instance.model_name == model for e in self._engines.values())
+        """Whether an engine of `model` has been ready: from then on the scheduler knows the model."""
+        return any(e.latest is not None and e.instance.model_name == model for e in self._engines.values())
+
+    def failure(self, model: str) -> SageError | None:
+        """Why `model` will not be served: the reason of the last of its engines, if all have died."""
+        failures = [e.failure for e in self._engines.values() if e.instance.model_name == model]
+        return failures[-1] if failures and all(failures) else None
 
     def worker_id(self, instance_id: str | None) -> str | None:
         """The id under which the scheduler knows an instance; another name stays as it is."""
@@ -122,12 +127,11 @@ class Engines:
             settings.model_copy(update={"instance_id": worker}),
             worker,
             self._pipeline.connection,
+            self._pipeline.reports,
             self._on_end,
         )
         self._engines[key] = self._by_worker[worker] = engine
 
-    def _on_end(self, ended: Engine, reason: SageError) -> None:
-        model = ended.instance.model_name
-        others = [e for e in self._engines.values() if e is not ended and e.instance.model_name == model]
-        if not any(e.instance.is_healthy for e in others):
+    def _on_end(self, model: str) -> None:
+        if reason := self.failure(model):
             self._model_failed(model, reason)

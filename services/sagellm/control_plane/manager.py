@@ -11,6 +11,7 @@ from sagellm.scheduler.routing import make_router
 from sagellm.settings import Settings
 from sagellm_schemas import (
     Codec,
+    InstanceReport,
     InstanceStats,
     InvalidRequest,
     ModelNotFound,
@@ -87,6 +88,7 @@ class ControlPlaneManager:
         self._accepting = False
         self._scheduler: SchedulerTask | None = None
         self._heartbeats: Codec[InstanceStats] = Codec(InstanceStats)
+        self._reports: Codec[InstanceReport] = Codec(InstanceReport)
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[bool]] = set()
@@ -249,11 +251,12 @@ class ControlPlaneManager:
         scheduler = SchedulerTask(pipeline.settings)
         stop_scheduler = asyncio.Event()
         heartbeats = pipeline.connection.nc.handling(subjects.ALL_STATS, self._on_heartbeat)
-        async with heartbeats, asyncio.TaskGroup() as tasks:
+        reports = pipeline.connection.nc.handling(pipeline.reports, self._on_report)
+        async with heartbeats, reports, asyncio.TaskGroup() as tasks:
             late = tasks.create_task(pipeline.publisher.give_up_late(), name="publish timeouts")
             tasks.create_task(scheduler.run(stop_scheduler), name="scheduler")
             self._scheduler = scheduler
-            self._submissions = Submissions(pipeline, self._recorder, self._takes)
+            self._submissions = Submissions(pipeline, self._recorder, self._takes, self._engines.failure)
             self._accepting = True
             self._engines.launch(pipeline)
             up.set()
@@ -278,6 +281,16 @@ class ControlPlaneManager:
         except InvalidRequest as error:
             logger.warning("a heartbeat cannot be read: %s", error)
             return
+        self._heard(stats)
+
+    def _on_report(self, message: Message) -> None:
+        """A worker's answer to an order."""
+        try:
+            self._heard(self._reports.decode(message.data).heartbeat)
+        except InvalidRequest as error:
+            logger.warning("a report cannot be read: %s", error)
+
+    def _heard(self, stats: InstanceStats) -> None:
         engine = self._engines.heard(stats)
         if self._submissions is not None:
             self._submissions.running(stats.running)

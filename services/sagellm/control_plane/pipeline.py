@@ -19,12 +19,13 @@ NAME = "sagellm-control-plane"
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The parts, and `settings` with which others join the same broker."""
+    """The parts; `settings` with which others join the same broker; `reports`, where workers answer orders."""
 
     settings: Settings
     connection: Connection
     readers: Readers
     publisher: Publisher
+    reports: str
 
 
 @contextlib.asynccontextmanager
@@ -45,7 +46,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         publisher = Publisher(connection, settings.publish_timeout_s)
         await stack.enter_async_context(readers.listening())
         await stack.enter_async_context(publisher.listening())
-        yield Pipeline(settings, connection, readers, publisher)
+        yield Pipeline(settings, connection, readers, publisher, connection.nc.new_inbox())
 
 
 async def _embedded(settings: Settings, stack: contextlib.AsyncExitStack) -> Settings:

@@ -28,13 +28,23 @@ REMEMBERED = 10_000
 
 
 class Submissions:
-    """Answers by request id. Requests of a model that is not `served` yet are held back until it is."""
+    """Answers by request id.
 
-    def __init__(self, pipeline: Pipeline, recorder: Recorder, served: Callable[[str], bool]) -> None:
+    Requests of a model that is not `served` yet are held back until it is; those of one with a `failure` fail.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        recorder: Recorder,
+        served: Callable[[str], bool],
+        failure: Callable[[str], SageError | None],
+    ) -> None:
         self._readers = pipeline.readers
         self._publisher = pipeline.publisher
         self._recorder = recorder
         self._served = served
+        self._failure = failure
         self._open: dict[str, Answer] = {}
         self._ended: dict[str, Answer] = {}
         self._held: dict[str, list[tuple[Answer, InferenceRequest]]] = {}
@@ -66,7 +76,10 @@ class Submissions:
             )
         self._open[wire.id] = answer
         answer.when_ended(lambda: self._on_end(answer))
-        if self._served(wire.model):
+        failure = self._failure(wire.model)
+        if failure is not None:
+            answer.fail(failure.body())
+        elif self._served(wire.model):
             try:
                 await self._publish(answer, wire)
             except SageError as error:
