@@ -240,11 +240,16 @@ class ControlPlaneManager:
             async with open_pipeline(self._settings) as pipeline:
                 try:
                     await self._serve(pipeline, up)
+                except ExceptionGroup as group:
+                    reason = group.exceptions[0]
+                    logger.error("the control plane has stopped: %s", reason)
+                    if self._submissions is not None:
+                        self._submissions.fail_all(Unavailable(f"the control plane has stopped: {reason}").body())
+                    raise reason from group
                 finally:
                     await self._close()
-        except ExceptionGroup as group:
-            logger.error("the control plane has stopped: %s", group.exceptions[0])
-            raise group.exceptions[0] from group
+        finally:
+            self._accepting = False
 
     async def _serve(self, pipeline: Pipeline, up: asyncio.Event) -> None:
         """Until `stop`, or until the scheduler dies."""

@@ -110,17 +110,25 @@ class Submissions:
 
     def cancel(self, answer: Answer) -> None:
         """End an open request, here and wherever it is."""
-        request_id = answer.request.request_id
-        published = answer.status is not RequestStatus.PENDING or self._readers.close(request_id)
-        self._readers.close(request_id)
+        self._withdraw(answer)
         answer.cancel()
-        if published:
-            self._readers.cancel([request_id])
+
+    def fail_all(self, error: ErrorBody) -> None:
+        """End every open request with `error`, here and wherever it is."""
+        for answer in self.open():
+            self._withdraw(answer)
+            answer.fail(error)
 
     def cancel_all(self) -> None:
         """End every open request."""
         for answer in self.open():
             self.cancel(answer)
+
+    def _withdraw(self, answer: Answer) -> None:
+        """Read no more of it; tell others to stop, unless it was held back."""
+        request_id = answer.request.request_id
+        if self._readers.close(request_id) or answer.status is not RequestStatus.PENDING:
+            self._readers.cancel([request_id])
 
     async def _publish_all(self, held: list[tuple[Answer, InferenceRequest]]) -> None:
         """All in one turn, so that the scheduler sees them together."""

@@ -9,6 +9,7 @@ from .gpus import Gpu
 from .layout import Layout, obstacle
 from .memory import GIB, Memory, memory
 from .model_shape import ModelShape
+from .placement import most_replicas
 from .step_time import StepTimes
 from .workload import Workload
 
@@ -55,7 +56,7 @@ def layouts(shape: ModelShape, gpu: Gpu, gpus: int) -> Iterator[Layout]:
         for pp in range(1, min(gpus // tp, MOST_STAGES) + 1):
             for ep in range(1, min(gpus // (tp * pp), most_ep) + 1):
                 replica = tp * pp * ep
-                yield Layout(tp=tp, pp=pp, ep=ep, dp=gpus // replica)
+                yield Layout(tp=tp, pp=pp, ep=ep, dp=most_replicas(gpus, replica, gpu.per_node))
 
 
 def possible(shape: ModelShape, gpu: Gpu, gpus: int) -> list[Layout]:

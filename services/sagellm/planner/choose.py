@@ -4,13 +4,15 @@ from enum import StrEnum
 
 import msgspec
 
+from sagellm_schemas import InvalidRequest
+
 from .candidates import Candidate, Formats, evaluate, obstacles, possible
 from .gpus import Gpu
 from .layout import Layout
 from .model_shape import ModelShape
 from .refusal import refuse
 from .rule_of_thumb import distance, usual_splits
-from .smallest import gpus_for_rate
+from .smallest import MOST_GPUS, gpus_for_rate
 from .workload import Workload
 
 
@@ -63,6 +65,8 @@ def choose(
         InvalidRequest: a number is out of range.
         OutOfMemory: no layout fits; the message says what would.
     """
+    if not 1 <= gpus <= MOST_GPUS:
+        raise InvalidRequest(f"gpus must be between 1 and {MOST_GPUS}; got {gpus}", param="gpus")
     gpu.verify()
     workload.verify()
     formats = formats or Formats()

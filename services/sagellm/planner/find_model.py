@@ -37,6 +37,14 @@ def find_model(model: str) -> ModelShape:
     )
 
 
+def servable(model: str) -> str:
+    """What an engine can be given for `model`: the folder of a `config.json`; MODEL to be filled in for a size."""
+    path = Path(model)
+    if path.exists():
+        return str(path.parent if path.is_file() else path)
+    return model if _HF_ID.fullmatch(model) else "MODEL"
+
+
 def _read(path: Path, name: str) -> ModelShape:
     try:
         config = msgspec.json.decode(path.read_bytes())

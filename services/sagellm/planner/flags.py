@@ -2,9 +2,12 @@
 
 import shlex
 
+import msgspec
+
 from .candidates import Formats
 from .layout import Layout
 from .memory import UTILIZATION
+from .placement import machine_and_devices
 from .workload import Workload
 
 FIRST_PORT = 8001
@@ -33,23 +36,30 @@ def vllm_flags(layout: Layout, workload: Workload, formats: Formats, checkpoint_
     return flags
 
 
-def commands(
-    model: str, layout: Layout, workload: Workload, formats: Formats, checkpoint_dtype: str
-) -> list[tuple[str, str]]:
-    """For every replica, the command of its vLLM server and that of its worker.
+class Commands(msgspec.Struct, frozen=True, kw_only=True):
+    """What starts one replica. `machine` counts from 0; None: on several, with vLLM's multi-node set-up."""
 
-    GPUs of a replica that spans machines need vLLM's multi-node set-up besides; the flags are the same.
-    """
+    machine: int | None
+    vllm: str
+    worker: str
+
+
+def commands(
+    model: str, layout: Layout, workload: Workload, formats: Formats, checkpoint_dtype: str, per_node: int
+) -> list[Commands]:
+    """For every replica, the command of its vLLM server and that of its worker beside it."""
     flags = vllm_flags(layout, workload, formats, checkpoint_dtype)
     made = []
     for replica in range(layout.dp):
-        first = replica * layout.replica_gpus
-        port = FIRST_PORT + replica
+        machine, devices = None, range(0)
+        if layout.replica_gpus <= per_node:
+            machine, devices = machine_and_devices(replica, layout.replica_gpus, per_node)
+        port = FIRST_PORT + (devices.start // layout.replica_gpus)
         server = shlex.join(["vllm", "serve", model, *flags, "--port", str(port)])
-        if layout.dp > 1:
-            devices = ",".join(map(str, range(first, first + layout.replica_gpus)))
-            server = f"CUDA_VISIBLE_DEVICES={devices} {server}"
-        made.append((server, shlex.join(worker_flags(model, port, workload))))
+        if layout.dp > 1 and machine is not None:
+            server = f"CUDA_VISIBLE_DEVICES={','.join(map(str, devices))} {server}"
+        worker = shlex.join(worker_flags(model, port, workload))
+        made.append(Commands(machine=machine, vllm=server, worker=worker))
     return made
 
 

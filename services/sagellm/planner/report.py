@@ -8,7 +8,8 @@ from rich.table import Table
 
 from .candidates import Candidate
 from .choose import Rated
-from .flags import commands, vllm_flags
+from .find_model import servable
+from .flags import Commands, commands, vllm_flags
 from .memory import GIB
 from .order import Plan
 
@@ -31,8 +32,11 @@ def print_tables(plan: Plan, *, show_all: bool) -> None:
         console.print(f"does not fit: {candidate.layout}: {candidate.unfit}")
     if len(unfit) < len(choice.unfit):
         console.print(f"and {len(choice.unfit) - len(unfit)} more that do not fit")
-    for reason in choice.impossible:
+    impossible = list(choice.impossible)
+    for reason in impossible if show_all else impossible[:SHOWN]:
         console.print(f"impossible: {reason}")
+    if len(impossible) > SHOWN and not show_all:
+        console.print(f"and {len(impossible) - SHOWN} more that are impossible")
     for line in _conclusion(plan):
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -63,7 +67,7 @@ def as_json(plan: Plan) -> dict[str, object]:
         "unfit": [_facts(candidate) | {"why": candidate.unfit} for candidate in choice.unfit],
         "impossible": {reason: [str(layout) for layout in found] for reason, found in choice.impossible.items()},
         "vllm_flags": vllm_flags(chosen.layout, plan.workload, plan.formats, plan.shape.dtype),
-        "commands": [{"vllm": server, "worker": worker} for server, worker in _commands(plan)],
+        "commands": _commands(plan),
     }
 
 
@@ -145,12 +149,25 @@ def _conclusion(plan: Plan) -> list[str]:
     if layout.gpus < plan.gpus:
         lines.append(f"{plan.gpus - layout.gpus} GPUs are left over.")
     made = _commands(plan)
-    for server, worker in made[:SHOWN_COMMANDS]:
-        lines += [f"  {server}", f"  {worker}"]
+    for made_one in made[:SHOWN_COMMANDS]:
+        if made_one.machine is None:
+            lines.append(
+                f"  # on machines that have {layout.replica_gpus} GPUs together, in vLLM's multi-node set-up"
+            )
+        elif plan.gpus > plan.gpu.per_node:
+            lines.append(f"  # on machine {made_one.machine + 1}")
+        lines += [f"  {made_one.vllm}", f"  {made_one.worker}"]
     if len(made) > SHOWN_COMMANDS:
         lines.append(f"  … and {len(made) - SHOWN_COMMANDS} more pairs like these (--json has all)")
     return lines
 
 
-def _commands(plan: Plan) -> list[tuple[str, str]]:
-    return commands(plan.model, plan.choice.chosen.layout, plan.workload, plan.formats, plan.shape.dtype)
+def _commands(plan: Plan) -> list[Commands]:
+    return commands(
+        servable(plan.model),
+        plan.choice.chosen.layout,
+        plan.workload,
+        plan.formats,
+        plan.shape.dtype,
+        plan.gpu.per_node,
+    )

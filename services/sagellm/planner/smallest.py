@@ -7,6 +7,7 @@ from .candidates import Formats, evaluate, possible
 from .gpus import Gpu
 from .layout import Layout
 from .model_shape import ModelShape
+from .placement import gpus_for
 from .workload import Workload
 
 MOST_GPUS = 1024
@@ -38,7 +39,7 @@ def gpus_for_rate(shape: ModelShape, gpu: Gpu, workload: Workload, formats: Form
         copies = max(1, math.ceil(workload.rate_per_s / told.capacity_per_s))
         if not told.sufficient and workload.concurrency > 1:
             copies = max(copies, math.ceil(workload.concurrency / max(1, told.room)))
-        total = copies * layout.gpus
+        total = gpus_for(copies, layout.gpus, gpu.per_node)
         if total <= MOST_GPUS and (best is None or total < best):
             best = total
     return best

@@ -196,6 +196,25 @@ async def test_stopping_cancels_what_is_open_and_a_manager_starts_again(managing
         assert (await manager.process_request(asking())).status is RequestStatus.COMPLETED
 
 
+async def test_when_the_scheduler_dies_requests_fail_with_the_reason(
+    managing: Managing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = asyncio.Event()
+
+    async def die(settings: Settings, stop: asyncio.Event) -> None:
+        await dying.wait()
+        raise SageError("the scheduler tripped")
+
+    monkeypatch.setattr("sagellm.control_plane.scheduler_task.run_scheduler", die)
+    async with managing(mock()) as manager:
+        request_id = await manager.submit_request(asking())
+        dying.set()
+        with pytest.raises(SageError, match="the scheduler tripped"):
+            (await manager.get_result(request_id)).raise_for_status()
+        await manager.stop()
+        assert manager.get_status()["running"] is False
+
+
 async def test_a_manager_joins_a_nats_server_that_runs(settings: Settings, managing: Managing) -> None:
     async with managing(mock(), settings=settings, nats_url=settings.nats_url) as manager:
         assert (await manager.process_request(asking())).status is RequestStatus.COMPLETED

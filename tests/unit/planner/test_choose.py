@@ -169,6 +169,12 @@ def test_a_workload_out_of_range_is_refused(changes: dict[str, Any]) -> None:
         choose(find_model("8B"), H100, 1, Workload(**changes))
 
 
+@pytest.mark.parametrize("gpus", [0, -1, 1025])
+def test_a_number_of_gpus_out_of_range_is_refused(gpus: int) -> None:
+    with pytest.raises(InvalidRequest, match="gpus must be between"):
+        choose(find_model("8B"), H100, gpus, Workload())
+
+
 def merit(shape: ModelShape, choice: Choice) -> tuple[float, ...]:
     told = choice.chosen.forecast
     assert told is not None
@@ -200,7 +206,7 @@ def try_choose(
         return None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(shapes, gpu_kinds, st.integers(1, 20), workloads, formats, st.sampled_from(Objective))
 def test_every_candidate_fits_the_gpus_and_their_memory(
     shape: ModelShape, gpu: Gpu, gpus: int, load: Workload, numbers: Formats, goal: Objective
@@ -219,7 +225,7 @@ def test_every_candidate_fits_the_gpus_and_their_memory(
         assert rated.why
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(shapes, gpu_kinds, st.integers(1, 16), st.integers(1, 4), workloads, formats)
 def test_more_gpus_never_make_the_plan_worse(
     shape: ModelShape, gpu: Gpu, gpus: int, more: int, load: Workload, numbers: Formats
@@ -234,7 +240,7 @@ def test_more_gpus_never_make_the_plan_worse(
         assert most[1].forecast.capacity_per_s >= most[0].forecast.capacity_per_s
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(shapes, gpu_kinds, st.integers(1, 12), workloads)
 def test_smaller_weights_never_make_a_model_fit_less(
     shape: ModelShape, gpu: Gpu, gpus: int, load: Workload

@@ -27,7 +27,7 @@ def test_a_plan_is_a_table_with_reasons_and_commands() -> None:
     assert "TP=8" in shown
     assert "does not fit: TP=1 DP=8" in shown
     assert "impossible: 64 attention heads cannot be split over TP=3" in shown
-    assert "vllm serve 70B --tensor-parallel-size 4 --pipeline-parallel-size 2" in shown
+    assert "vllm serve MODEL --tensor-parallel-size 4 --pipeline-parallel-size 2" in shown
     assert "sagellm worker --engine vllm" in shown
 
 
@@ -43,6 +43,15 @@ def test_a_plan_for_programs_is_one_object(tmp_path: Path) -> None:
     assert told["candidates"][0] == chosen
     assert "--enable-expert-parallel" in told["vllm_flags"]
     assert len(told["commands"]) == chosen["data_parallel_size"]
+    assert f"vllm serve {tmp_path} " in told["commands"][0]["vllm"]
+
+
+def test_replicas_on_several_machines_are_told_apart() -> None:
+    told = json.loads(plan("--model", "13B", "--gpus", "16", "--json"))
+    assert [one["machine"] for one in told["commands"]] == [0, 0, 1, 1]
+    assert told["commands"][3]["vllm"].startswith("CUDA_VISIBLE_DEVICES=4,5,6,7 ")
+    assert "on machine 2" in plan("--model", "13B", "--gpus", "16")
+    assert "multi-node" in plan("--model", "405B", "--gpus", "32")
 
 
 def test_quantized_weights_are_asked_of_vllm() -> None:
