@@ -24,7 +24,7 @@ class Job:
 
     `key` names it in the engine; it differs between attempts, so that a late output of an aborted attempt can
     never be taken for one of the next. `ack` is the JetStream subject that acknowledges the item.
-    The last four fields gather the answer of a request that does not stream.
+    The last four fields gather what has not been sent; of a request that does not stream, the whole answer.
     """
 
     key: str

@@ -1,6 +1,7 @@
-"""From engine outputs to the wire: one frame per step and reader, one report per step, and the endings."""
+"""From engine outputs to the wire: at most one frame per step and reader, one report per step, and the endings."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Iterable, Iterator
 
 from sagellm.broker import Sender
 from sagellm_engine.contract import StepOutput
@@ -26,7 +27,11 @@ from .ledger import Job, Ledger, Reader
 from .metrics import Counters
 
 Readers = dict[Reader, list[Event]]
-"""The events of one step for each reader."""
+"""The events of one frame for each reader."""
+
+FRAME_INTERVAL_S = 0.001
+"""Steps that are faster than this share a frame: each frame costs three processes a system call or two, and nobody
+reads a thousand times a second. A first token waits for nothing."""
 
 
 class Outbox:
@@ -38,75 +43,86 @@ class Outbox:
         self._ledger = ledger
         self._sender = sender
         self._counters = counters
+        self._unsent: dict[Job, None] = {}
+        """Streaming jobs that have gathered something."""
+        self._ended: dict[Job, tuple[Ended, Event | None]] = {}
+        self._due_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def emit(self, outputs: list[StepOutput]) -> None:
         """The engine's callback: the outputs of one step."""
-        readers: Readers = {}
-        ended: list[tuple[Job, Ended]] = []
         jobs = self._ledger.jobs
+        urgent = False
         for output in outputs:
             job = jobs.get(output.id)
-            if job is None:
+            if job is None or job in self._ended:
                 continue  # aborted in the meantime
-            if not job.started:
-                job.started = True
-                self._counters.first_token(job)
             if output.token_ids or output.text:
-                if not job.stream:
-                    _gather(job, output)
-                elif job.reader:
-                    tokens = _tokens(job, output)
-                    events = readers.get(job.reader)
-                    if events is None:
-                        readers[job.reader] = [tokens]
-                    else:
-                        events.append(tokens)
+                _gather(job, output)
+                if job.stream and job.reader:
+                    self._unsent[job] = None
+            if not job.started:
+                job.started = urgent = True
+                self._counters.first_token(job)
             if output.finish_reason is not None or output.error is not None:
-                ending, events = self._ending(job, output)
-                ended.append((job, ending))
-                if job.reader:
-                    readers.setdefault(job.reader, []).extend(events)
-        self._send(readers, ended)
+                self._ended[job] = _ending(job, output)
+        loop = asyncio.get_running_loop()
+        if urgent or loop.time() >= self._due_at:
+            self.flush()
+        elif self._timer is None:
+            self._timer = loop.call_at(self._due_at, self.flush)
+
+    def flush(self) -> None:
+        """Send what there is now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._due_at = asyncio.get_running_loop().time() + FRAME_INTERVAL_S
+        unsent, self._unsent = self._unsent, {}
+        ended, self._ended = self._ended, {}
+        readers: Readers = {}
+        for job in unsent:
+            if job.reader and self._holds(job):
+                readers.setdefault(job.reader, []).append(_take(job))
+        endings: list[tuple[Job, Ended]] = []
+        for job, (ending, last) in ended.items():
+            if not self._holds(job):
+                continue
+            endings.append((job, ending))
+            if job.reader and last is not None:
+                events = readers.setdefault(job.reader, [])
+                if not job.stream and ending.outcome is Outcome.FINISHED:
+                    events.append(_take(job))
+                events.append(last)
+        self._send(readers, endings)
 
     def failed(self, job: Job, error: SageError) -> None:
         """End `job` with `error`: told to the reader if it is final, else handed back to the scheduler."""
         self.emit([StepOutput(id=job.key, error=error)])
+        self.flush()
 
-    def cancelled(self, jobs: Sequence[Job]) -> None:
-        """End `jobs` as cancelled."""
+    def cancelled(self, jobs: Iterable[Job]) -> None:
+        """End `jobs` as cancelled, except those that have just ended by themselves."""
+        self.flush()
+        held = [job for job in jobs if self._holds(job)]
         readers: Readers = {}
-        for job in jobs:
+        for job in held:
             if job.reader:
                 readers.setdefault(job.reader, []).append(Cancelled(id=job.id, attempt=job.attempt))
-        self._send(readers, [(job, _ended(job, Outcome.CANCELLED)) for job in jobs])
+        self._send(readers, [(job, _ended(job, Outcome.CANCELLED)) for job in held])
 
     def returned(self, jobs: Iterable[Job]) -> None:
         """Hand `jobs` back unfinished, through no fault of theirs; readers are told nothing."""
-        self._send({}, [(job, _ended(job, Outcome.RETURNED)) for job in jobs])
+        self.flush()
+        self._send({}, [(job, _ended(job, Outcome.RETURNED)) for job in jobs if self._holds(job)])
 
     def acknowledge(self, ack: str) -> None:
         """Remove a work item from its stream."""
         if ack:
             self._sender.send(ack)
 
-    def _ending(self, job: Job, output: StepOutput) -> tuple[Ended, list[Event]]:
-        """The report of an ending, and what the reader gets to see of it."""
-        usage = output.usage or Usage()
-        if output.error is not None:
-            error = output.error.body()
-            if output.error.retryable:
-                return _ended(job, Outcome.RETURNED, usage, error), []
-            failed = Failed(id=job.id, attempt=job.attempt, error=error)
-            return _ended(job, Outcome.FAILED, usage, error), [failed]
-        events: list[Event] = [] if job.stream else [_whole(job, output)]
-        finished = Finished(
-            id=job.id,
-            attempt=job.attempt,
-            finish_reason=output.finish_reason or FinishReason.STOP,
-            stop_reason=output.stop_reason,
-            usage=usage,
-        )
-        return _ended(job, Outcome.FINISHED, usage), [*events, finished]
+    def _holds(self, job: Job) -> bool:
+        return self._ledger.jobs.get(job.key) is job
 
     def _send(self, readers: Readers, ended: list[tuple[Job, Ended]]) -> None:
         for (reply_to, content_type), events in readers.items():
@@ -139,33 +155,36 @@ def _ended(job: Job, outcome: Outcome, usage: Usage | None = None, error: ErrorB
     return Ended(id=job.id, attempt=job.attempt, outcome=outcome, usage=usage or Usage(), error=error)
 
 
-def _tokens(job: Job, output: StepOutput) -> Tokens:
-    """Once for each token of the whole pipeline: nothing is passed that has its default."""
-    if output.logprobs is None:
-        return Tokens(
-            id=job.id, attempt=job.attempt, offset=output.offset, token_ids=output.token_ids, text=output.text
+def _ending(job: Job, output: StepOutput) -> tuple[Ended, Event | None]:
+    """The report of an ending, and the event that tells the reader."""
+    usage = output.usage or Usage()
+    if output.error is None:
+        finished = Finished(
+            id=job.id,
+            attempt=job.attempt,
+            finish_reason=output.finish_reason or FinishReason.STOP,
+            stop_reason=output.stop_reason,
+            usage=usage,
         )
-    return Tokens(
-        id=job.id,
-        attempt=job.attempt,
-        offset=output.offset,
-        token_ids=output.token_ids,
-        text=output.text,
-        logprobs=output.logprobs,
-    )
+        return _ended(job, Outcome.FINISHED, usage), finished
+    error = output.error.body()
+    if output.error.retryable:
+        return _ended(job, Outcome.RETURNED, usage, error), None
+    return _ended(job, Outcome.FAILED, usage, error), Failed(id=job.id, attempt=job.attempt, error=error)
 
 
 def _gather(job: Job, output: StepOutput) -> None:
-    if not job.token_ids:
+    if not job.token_ids and not job.text:
         job.offset = output.offset
-    job.token_ids.extend(output.token_ids)
+    job.token_ids += output.token_ids
     job.text.append(output.text)
-    job.logprobs.extend(output.logprobs or ())
+    if output.logprobs:
+        job.logprobs += output.logprobs
 
 
-def _whole(job: Job, output: StepOutput) -> Tokens:
-    """The gathered answer of a request that does not stream."""
-    return Tokens(
+def _take(job: Job) -> Tokens:
+    """What was gathered, as one event."""
+    tokens = Tokens(
         id=job.id,
         attempt=job.attempt,
         offset=job.offset,
@@ -173,6 +192,8 @@ def _whole(job: Job, output: StepOutput) -> Tokens:
         text="".join(job.text),
         logprobs=job.logprobs or None,
     )
+    job.token_ids, job.text, job.logprobs = [], [], []
+    return tokens
 
 
 def _halves(event: Event) -> list[Event]:

@@ -1,6 +1,7 @@
 """A worker with the mock engine on a real NATS server."""
 
 import asyncio
+import itertools
 import socket
 
 import httpx
@@ -39,8 +40,8 @@ from .driver import Driver, working
 FIVE = SamplingParams(max_tokens=5)
 
 
-async def test_an_answer_comes_token_by_token_and_then_the_end(mock: Settings, driver: Driver) -> None:
-    async with working(mock, driver):
+async def test_an_answer_comes_token_by_token_and_then_the_end(slow: Settings, driver: Driver) -> None:
+    async with working(slow, driver):
         await driver.give("a", sampling=FIVE, attempt=3)
         ended = await driver.ended("a", 3)
     *tokens, finished = driver.events_of("a")
@@ -52,6 +53,20 @@ async def test_an_answer_comes_token_by_token_and_then_the_end(mock: Settings, d
     assert ended.outcome is Outcome.FINISHED
     assert ended.usage == finished.usage
     assert finished.usage.completion_tokens == 5
+
+
+async def test_steps_faster_than_frames_share_them_but_a_first_token_waits_for_nothing(
+    mock: Settings, driver: Driver
+) -> None:
+    async with working(mock, driver):
+        await driver.give("a", sampling=SamplingParams(max_tokens=500))
+        await driver.ended("a")
+    *tokens, _ = driver.events_of("a")
+    assert len(tokens[0].token_ids) == 1
+    assert len(tokens) < 500
+    offsets = list(itertools.accumulate((len(event.token_ids) for event in tokens), initial=0))
+    assert [event.offset for event in tokens] == offsets[:-1]
+    assert offsets[-1] == 500
 
 
 async def test_one_step_of_many_requests_is_one_frame_for_their_reader(slow: Settings, driver: Driver) -> None:
@@ -99,7 +114,8 @@ async def test_an_answer_goes_on_after_the_tokens_the_reader_holds(mock: Setting
     async with working(mock, driver):
         await driver.give("whole", sampling=FIVE)
         await driver.ended("whole")
-        held = [event.token_ids[0] for event in driver.events_of("whole")[:3]]
+        *tokens, _ = driver.events_of("whole")
+        held = [token_id for event in tokens for token_id in event.token_ids][:3]
         await driver.give("rest", sampling=FIVE, attempt=2, resume=held)
         await driver.ended("rest", 2)
     assert driver.events_of("rest")[0].offset == 3

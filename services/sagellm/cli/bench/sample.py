@@ -31,7 +31,7 @@ def sample(sent_s: float, arrivals_s: list[float], prompt_tokens: int, output_to
         ttft_ms=(first - sent_s) * 1000,
         tpot_ms=(last - first) * 1000 / (output_tokens - 1) if output_tokens > 1 else 0.0,
         end_to_end_ms=(last - sent_s) * 1000,
-        itl_ms=[(b - a) * 1000 for a, b in pairwise(arrivals_s)],
+        itl_ms=[round((b - a) * 1000, 3) for a, b in pairwise(arrivals_s)],
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
     )
