@@ -36,7 +36,7 @@ KvCacheBytes = Annotated[int | None, typer.Option(help="Memory of the KV cache; 
 ServedName = Annotated[
     str | None, typer.Option(help="The model's name for clients; made from --model if not given.")
 ]
-Policy = Annotated[str | None, typer.Option(help="Order of the queue.", show_default="priority")]
+Policy = Annotated[str | None, typer.Option(help="Order of the queue.", show_default="adaptive")]
 Routing = Annotated[str | None, typer.Option(help="Choice of the worker.", show_default="load_balanced")]
 Host = Annotated[str | None, typer.Option(help="Address the ingress listens on.", show_default="127.0.0.1")]
 Port = Annotated[
