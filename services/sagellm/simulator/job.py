@@ -13,8 +13,8 @@ class Job:
     """What an instance must compute, and how far it is.
 
     `output_tokens` is when the answer ends. `context` are the tokens whose KV has to be there before the next
-    token can be sampled: prompt and what is written already. `computed` of them are there. `token_times_s` are collected
-    over all instances that worked on the request.
+    token can be sampled: prompt and what is written already. `computed` of them are there. `token_times_s`
+    are collected over all instances that worked on the request.
     """
 
     __slots__ = (
