@@ -2,17 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sagellm.broker import Sender
 from sagellm.scheduler.endings import Endings
+from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instance, Instances
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
-from sagellm.scheduler.routing import Router
-from sagellm_schemas import MessageTooLarge, RequestStatus, WorkItem, encode
+from sagellm.scheduler.routing import Router, preferred
+from sagellm_schemas import Ended, MessageTooLarge, Outcome, RequestStatus, WorkItem, encode
 
 
 class Dispatcher:
@@ -29,6 +30,7 @@ class Dispatcher:
         endings: Endings,
         sender: Sender,
         metrics: SchedulerMetrics,
+        estimates: Estimates,
         term: int,
         max_item_bytes: int,
         may_dispatch: Callable[[], bool],
@@ -39,10 +41,12 @@ class Dispatcher:
         self._endings = endings
         self._sender = sender
         self._metrics = metrics
+        self._estimates = estimates
         self._term = term
         self._max_item_bytes = max_item_bytes
         self._may_dispatch = may_dispatch
         self._queues: dict[str, RequestQueue] = {}
+        policy.attach(estimates)
         self._due = asyncio.Event()
         self._turns = 0
 
@@ -57,7 +61,7 @@ class Dispatcher:
 
     def withdraw(self, tracked: TrackedRequest) -> None:
         """Take a waiting request out."""
-        self._queues[tracked.request.model].remove(tracked)
+        self._queues[tracked.request.model].remove(tracked, time.time())
 
     def wake(self) -> None:
         """Something has changed: make one pass, after all that is ready to run now."""
@@ -71,9 +75,27 @@ class Dispatcher:
             if self._may_dispatch():
                 self._pass()
 
-    def charge(self, tracked: TrackedRequest, tokens: int) -> None:
-        """Tell the policy what a request has used."""
-        self._policy.charge(tracked, tokens)
+    def ended(self, tracked: TrackedRequest, ended: Ended) -> None:
+        """An attempt has ended: learn from it, and charge what is new of its answer."""
+        answered = ended.usage.completion_tokens
+        finished = ended.outcome is Outcome.FINISHED
+        self._estimates.ended(tracked, time.time(), answered, finished=finished)
+        self._policy.charge(tracked, output_tokens=max(0, answered - tracked.charged_tokens))
+        tracked.charged_tokens = max(tracked.charged_tokens, answered)
+
+    def waiting(self, model: str) -> Iterator[TrackedRequest]:
+        """The waiting requests of a model as they would be served; see `RequestQueue.preview`."""
+        queue = self._queues.get(model)
+        return iter(()) if queue is None else queue.preview(time.time())
+
+    def use(self, policy: Policy) -> None:
+        """Order every queue by another policy from now on."""
+        now_s = time.time()
+        policy.attach(self._estimates)
+        for queue in self._queues.values():
+            queue.use(policy, now_s)
+        self._policy = policy
+        self.wake()
 
     def lengths(self) -> dict[str, int]:
         """Waiting requests by model."""
@@ -86,11 +108,14 @@ class Dispatcher:
             if not queue:
                 continue
             candidates = self._instances.with_credit(model)
-            while candidates and (tracked := queue.pop(now_s)) is not None:
-                instance = self._router.choose(tracked, candidates)
+            self._estimates.load = candidates.load
+            while candidates and (tracked := queue.first(now_s)) is not None:
+                allowed = self._policy.among(tracked, candidates, now_s)
+                if not allowed:
+                    break
+                queue.pop(now_s)
+                instance = preferred(tracked, allowed) or self._router.choose(tracked, allowed)
                 self._dispatch(tracked, instance, now_s)
-                if not instance.has_credit:
-                    candidates.remove(instance)
         self._metrics.dispatches.inc(self._turns - turns_before)
 
     def _dispatch(self, tracked: TrackedRequest, instance: Instance, now_s: float) -> None:
@@ -111,12 +136,12 @@ class Dispatcher:
         tracked.status = RequestStatus.RUNNING
         tracked.instance = instance.id
         tracked.dispatched_s = time.monotonic()
-        instance.assigned.add(tracked.request.id)
         self._turns += 1
-        instance.last_turn = self._turns
+        instance.assign(tracked.request.id, self._turns, tracked.prompt_tokens)
         self._sender.send(instance.work_subject, item)
-        self._policy.charge(tracked, len(tracked.request.prompt_token_ids or ()))
+        self._estimates.dispatched(tracked, now_s)
         if first:
+            self._policy.charge(tracked, input_tokens=tracked.prompt_tokens)
             self._metrics.wait.observe(max(0.0, now_s - tracked.arrival_s))
 
 

@@ -1,55 +1,137 @@
 """What is known of the workers: their state, their credits, and what runs where."""
 
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
+from sagellm.scheduler.candidates import Candidates
+from sagellm.scheduler.phases import Phase, phases_of
 from sagellm_schemas import EngineState, InstanceInfo, InstanceStats, subjects
 
 
-@dataclass(slots=True, eq=False)
 class Instance:
     """One worker as its latest heartbeat told it, and the requests that this scheduler has assigned to it.
 
-    `assigned` are ids; each holds one of `max_concurrent_requests` credits until its report. `last_turn` is the
-    number of the dispatch that last chose this instance. `suspects` ran there at the latest
+    `last_turn` is the number of the dispatch that last chose this instance. `suspects` ran there at the latest
     heartbeat without our having sent them, `strays` at two in a row. `heard_s` is on the monotonic clock.
+    `seed` is a hash of the id. `watchers` hear of every change of credits.
     """
 
-    info: InstanceInfo
-    state: EngineState
-    heard_s: float
-    term: int = 0
-    running: dict[str, int] = field(default_factory=dict)
-    assigned: set[str] = field(default_factory=set)
-    suspects: set[str] = field(default_factory=set)
-    strays: set[str] = field(default_factory=set)
-    last_turn: int = 0
-    work_subject: str = ""
+    __slots__ = (
+        "__weakref__",
+        "_assigned",
+        "_info",
+        "_state",
+        "_tokens",
+        "capacity",
+        "heard_s",
+        "id",
+        "last_turn",
+        "ready",
+        "running",
+        "seed",
+        "strays",
+        "suspects",
+        "term",
+        "watchers",
+        "work_subject",
+    )
 
-    def __post_init__(self) -> None:
-        self.work_subject = subjects.work(self.info.role, self.info.instance_id)
+    def __init__(self, info: InstanceInfo, state: EngineState, heard_s: float) -> None:
+        self.id = info.instance_id
+        self.seed = int.from_bytes(hashlib.blake2b(self.id.encode(), digest_size=8).digest(), "little")
+        self.work_subject = subjects.work(info.role, info.instance_id)
+        self.heard_s = heard_s
+        self.term = 0
+        self.running: dict[str, int] = {}
+        self.suspects: set[str] = set()
+        self.strays: set[str] = set()
+        self.last_turn = 0
+        self.watchers: list[Candidates] = []
+        self._assigned: dict[str, int] = {}
+        self._tokens = 0
+        self._info = info
+        self._state = state
+        self.capacity = info.max_concurrent_requests
+        self.ready = state is EngineState.READY
 
     @property
-    def id(self) -> str:
-        """The instance's id."""
-        return self.info.instance_id
+    def info(self) -> InstanceInfo:
+        """What it said of itself."""
+        return self._info
+
+    @info.setter
+    def info(self, info: InstanceInfo) -> None:
+        self._info = info
+        if info.max_concurrent_requests != self.capacity:
+            self.capacity = info.max_concurrent_requests
+            self._changed()
+
+    @property
+    def state(self) -> EngineState:
+        """Only READY takes new work."""
+        return self._state
+
+    @state.setter
+    def state(self, state: EngineState) -> None:
+        if state is not self._state:
+            self._state = state
+            self.ready = state is EngineState.READY
+            self._changed()
+
+    @property
+    def assigned(self) -> AbstractSet[str]:
+        """Ids of requests; each holds one of `max_concurrent_requests` credits until its report."""
+        return self._assigned.keys()
+
+    @property
+    def assigned_tokens(self) -> int:
+        """Prompt tokens of what is assigned, as far as they were told."""
+        return self._tokens
 
     @property
     def has_credit(self) -> bool:
         """Whether a request may be assigned now: it is ready, and not full."""
-        return self.state is EngineState.READY and len(self.assigned) < self.info.max_concurrent_requests
+        return self.ready and len(self._assigned) < self.capacity
 
     @property
     def load(self) -> float:
         """Share of the credits in use."""
-        return len(self.assigned) / max(1, self.info.max_concurrent_requests)
+        return len(self._assigned) / max(1, self.capacity)
+
+    def assign(self, request_id: str, turn: int, tokens: int = 0) -> None:
+        """Give it a request, with so many prompt tokens to compute, in dispatch number `turn`."""
+        self._tokens += tokens - self._assigned.get(request_id, 0)
+        self._assigned[request_id] = tokens
+        self.last_turn = turn
+        self._changed()
+
+    def release(self, request_id: str) -> None:
+        """A request no longer holds a credit, if it held one."""
+        tokens = self._assigned.pop(request_id, None)
+        if tokens is not None:
+            self._tokens -= tokens
+            self._changed()
+
+    def reassign(self, request_ids: Iterable[str]) -> None:
+        """Let these requests hold credits, and no others."""
+        self._assigned = {request_id: self._assigned.get(request_id, 0) for request_id in request_ids}
+        self._tokens = sum(self._assigned.values())
+        self._changed()
+
+    def _changed(self) -> None:
+        for watcher in self.watchers:
+            watcher.update(self)
 
 
 class Instances:
-    """Every known instance, by id and by model."""
+    """Every known instance, by id, and by model and phase. `can_split`: see `phases.phases_of`."""
 
-    def __init__(self) -> None:
+    def __init__(self, can_split: bool = False) -> None:
+        self._can_split = can_split
         self._by_id: dict[str, Instance] = {}
         self._by_model: dict[str, list[Instance]] = {}
+        self._candidates: dict[tuple[str, Phase], Candidates] = {}
 
     def all(self) -> list[Instance]:
         """Every known instance; the list is the caller's."""
@@ -63,9 +145,12 @@ class Instances:
         """The instances of a model."""
         return self._by_model.get(model, [])
 
-    def with_credit(self, model: str) -> list[Instance]:
-        """The instances of a model that can take a request now."""
-        return [instance for instance in self._by_model.get(model, ()) if instance.has_credit]
+    def with_credit(self, model: str, phase: Phase = Phase.WHOLE) -> Candidates:
+        """The instances of a model that can take this phase of a request now; always the same, live object."""
+        found = self._candidates.get((model, phase))
+        if found is None:
+            found = self._candidates[model, phase] = Candidates()
+        return found
 
     def heard(self, stats: InstanceStats, now_s: float) -> Instance:
         """Take in a heartbeat; an unknown instance becomes known."""
@@ -77,8 +162,8 @@ class Instances:
             self.forget(instance)
             instance = None
         if instance is None:
-            instance = self._by_id[stats.info.instance_id] = Instance(stats.info, stats.state, now_s)
-            self._by_model.setdefault(stats.info.model, []).append(instance)
+            instance = Instance(stats.info, stats.state, now_s)
+            self._admit(instance)
         instance.info = stats.info
         instance.state = stats.state
         instance.term = stats.term
@@ -88,7 +173,18 @@ class Instances:
 
     def forget(self, instance: Instance) -> None:
         """It is gone."""
-        if self._by_id.pop(instance.id, None) is not None:
-            self._by_model[instance.info.model].remove(instance)
-            if not self._by_model[instance.info.model]:
-                del self._by_model[instance.info.model]
+        if self._by_id.pop(instance.id, None) is None:
+            return
+        model = instance.info.model
+        for phase in phases_of(instance.info.role, self._can_split):
+            self._candidates[model, phase].leave(instance)
+        self._by_model[model].remove(instance)
+        if not self._by_model[model]:
+            del self._by_model[model]
+
+    def _admit(self, instance: Instance) -> None:
+        model = instance.info.model
+        self._by_id[instance.id] = instance
+        self._by_model.setdefault(model, []).append(instance)
+        for phase in phases_of(instance.info.role, self._can_split):
+            self.with_credit(model, phase).join(instance)

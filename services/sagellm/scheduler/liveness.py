@@ -154,7 +154,7 @@ class Liveness:
                 and request_id not in report.heartbeat.running
             ):
                 logger.warning("request %s never reached %s, sent again", request_id, instance.id)
-                instance.assigned.discard(request_id)
+                instance.release(request_id)
                 self._recovery.returned(tracked)
         self._dispatcher.wake()
 

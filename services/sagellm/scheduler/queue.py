@@ -1,12 +1,17 @@
 """The waiting requests of one model, in the order of the policy."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from heapq import heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
+from itertools import count
 
 from sagellm.scheduler.policies.base import Key, Policy
 from sagellm.scheduler.requests import TrackedRequest
 
-Entry = tuple[Key, int, TrackedRequest]
+Entry = tuple[Key, int, int, TrackedRequest]
+"""Key, place in the durable queue, ticket, request. An entry counts while its ticket is the request's latest."""
+
+LEAST_GHOSTS = 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -21,43 +26,52 @@ class _Group:
 class RequestQueue:
     """Two levels of heaps, groups and their requests: `push`, `pop` and `remove` are O(log n) amortized.
 
-    Removal is lazy: the entry stays until it comes up. So are changes of rank: a group's rank is checked when it
-    comes up, which is right as long as ranks only grow (see `policies.base`).
+    Removal is lazy: the entry stays until it comes up, or until such ghosts are the majority. So are changes of
+    rank: a group's rank is checked when it comes up, which is right as long as ranks only grow (`policies.base`).
     """
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self._generation = policy.generation
         self._groups: dict[str, _Group] = {}
         self._ranks: list[tuple[Key, int, _Group]] = []
-        self._removed: set[int] = set()
-        self._seats = 0
-        self._length = 0
+        self._tickets: dict[int, int] = {}
+        self._numbers = count()
+        self._seats = count(1)
+        self._ghosts = 0
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._tickets)
 
     def push(self, request: TrackedRequest, now_s: float) -> None:
-        """Let `request` wait."""
-        if request.sequence in self._removed:
-            self._sweep()
+        """Let `request` wait; it does not wait here yet."""
+        self._policy.entered(request, now_s)
         self._place(request, now_s)
-        self._length += 1
 
     def pop(self, now_s: float) -> TrackedRequest | None:
         """Take the first request; None if there is none."""
+        first = self.first(now_s)
+        if first is not None:
+            self._take_first(now_s)
+            self._policy.left(first, now_s)
+        return first
+
+    def first(self, now_s: float) -> TrackedRequest | None:
+        """The request that `pop` would take; it goes on waiting."""
+        if self._policy.generation != self._generation:
+            self.use(self._policy, now_s)
         while self._ranks:
             rank, seat, group = self._ranks[0]
             if seat != group.seat:
                 heappop(self._ranks)
                 continue
             entries = group.entries
-            while entries and entries[0][1] in self._removed:
-                self._removed.discard(heappop(entries)[1])
+            self._drop_ghosts(entries)
             if not entries:
                 heappop(self._ranks)
                 del self._groups[group.name]
                 continue
-            first = entries[0][2]
+            first = entries[0][3]
             if self._policy.group(first, now_s) != group.name:
                 heappop(entries)
                 self._seat(group, now_s)
@@ -66,23 +80,73 @@ class RequestQueue:
             if self._policy.rank(group.name, first, now_s) > rank:
                 self._seat(group, now_s)
                 continue
-            heappop(entries)
-            self._length -= 1
-            self._seat(group, now_s)
             return first
         return None
 
-    def remove(self, request: TrackedRequest) -> None:
+    def remove(self, request: TrackedRequest, now_s: float) -> None:
         """Take out a request that waits here."""
-        self._removed.add(request.sequence)
-        self._length -= 1
+        del self._tickets[request.sequence]
+        self._policy.left(request, now_s)
+        self._ghosts += 1
+        if self._ghosts > LEAST_GHOSTS + len(self._tickets):
+            self._lay_out(self.waiting(), now_s)
+
+    def waiting(self) -> list[TrackedRequest]:
+        """Everything that waits, in no order."""
+        return [
+            entry[3]
+            for group in self._groups.values()
+            for entry in group.entries
+            if self._tickets.get(entry[1]) == entry[2]
+        ]
+
+    def use(self, policy: Policy, now_s: float) -> None:
+        """Put everything into the order of `policy`, O(n log n): another one, or the same that changed its mind.
+
+        A policy that is new here is told of everything that waits.
+        """
+        waiting = self.waiting()
+        if policy is not self._policy:
+            for request in waiting:
+                self._policy.left(request, now_s)
+            self._policy = policy
+            for request in waiting:
+                policy.entered(request, now_s)
+        self._generation = policy.generation
+        self._lay_out(waiting, now_s)
+
+    def preview(self, now_s: float) -> Iterator[TrackedRequest]:
+        """The requests in the order in which they would be served if nothing else came, each found in O(log n).
+
+        The queue may change while this is read: it goes by how things stood at its first step.
+        """
+        policy = self._policy.preview()
+        copy = RequestQueue(policy)
+        for group in self._groups.values():
+            copy._groups[group.name] = _Group(group.name, group.entries.copy(), group.seat)
+        copy._ranks = [
+            (rank, seat, copy._groups[group.name]) for rank, seat, group in self._ranks if seat == group.seat
+        ]
+        heapify(copy._ranks)
+        copy._tickets = self._tickets.copy()
+        copy._numbers = count(next(self._numbers))
+        copy._seats = count(next(self._seats))
+        while (request := copy.pop(now_s)) is not None:
+            policy.charge(request, input_tokens=request.prompt_tokens)
+            yield request
+
+    def _take_first(self, now_s: float) -> None:
+        group = self._ranks[0][2]
+        del self._tickets[heappop(group.entries)[1]]
+        self._seat(group, now_s)
 
     def _place(self, request: TrackedRequest, now_s: float) -> None:
         name = self._policy.group(request, now_s)
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = _Group(name)
-        entry = (self._policy.key(request), request.sequence, request)
+        ticket = self._tickets[request.sequence] = next(self._numbers)
+        entry = (self._policy.key(request), request.sequence, ticket, request)
         heappush(group.entries, entry)
         if group.entries[0] is entry:
             self._seat(group, now_s)
@@ -90,22 +154,28 @@ class RequestQueue:
     def _seat(self, group: _Group, now_s: float) -> None:
         """Enter `group` among the ranks by its present first request; an older entry of it counts no more."""
         top = bool(self._ranks) and self._ranks[0][2] is group
-        self._seats += 1
-        group.seat = self._seats
+        group.seat = next(self._seats)
+        self._drop_ghosts(group.entries)
         if not group.entries:
             del self._groups[group.name]
             if top:
                 heappop(self._ranks)
             return
-        seat = (self._policy.rank(group.name, group.entries[0][2], now_s), group.seat, group)
+        seat = (self._policy.rank(group.name, group.entries[0][3], now_s), group.seat, group)
         if top:
             heapreplace(self._ranks, seat)
         else:
             heappush(self._ranks, seat)
 
-    def _sweep(self) -> None:
-        """Drop removed entries now: a request that was removed comes back, and must not be taken for its ghost."""
-        for group in self._groups.values():
-            group.entries[:] = [entry for entry in group.entries if entry[1] not in self._removed]
-            group.entries.sort()
-        self._removed.clear()
+    def _drop_ghosts(self, entries: list[Entry]) -> None:
+        while entries and self._tickets.get(entries[0][1]) != entries[0][2]:
+            heappop(entries)
+            self._ghosts -= 1
+
+    def _lay_out(self, requests: list[TrackedRequest], now_s: float) -> None:
+        self._groups.clear()
+        self._ranks.clear()
+        self._tickets.clear()
+        self._ghosts = 0
+        for request in requests:
+            self._place(request, now_s)

@@ -5,6 +5,21 @@ from dataclasses import dataclass, field
 from sagellm_schemas import ErrorBody, InferenceRequest, RequestStatus
 
 REMEMBERED = 100_000
+CHARACTERS_PER_TOKEN = 4
+
+
+def prompt_tokens(request: InferenceRequest) -> int:
+    """Tokens of the prompt; of a text about as many as it usually has, at least 1."""
+    if request.prompt_token_ids is not None:
+        return len(request.prompt_token_ids)
+    characters = len(request.prompt or "")
+    for message in request.messages or ():
+        content = message.content
+        if isinstance(content, list):
+            characters += sum(len(str(part.get("text", ""))) for part in content)
+        else:
+            characters += len(content or "")
+    return max(1, characters // CHARACTERS_PER_TOKEN)
 
 
 @dataclass(slots=True, eq=False)
@@ -13,6 +28,7 @@ class TrackedRequest:
 
     `status` is PENDING (neither waiting nor running: its reader is being asked what it holds), QUEUED or RUNNING.
     `sequence` is its place in the durable queue. `attempt` is the last attempt dispatched, 0 before the first.
+    `prompt_tokens` is estimated where the prompt comes as text. `charged_tokens` of its answer are accounted for.
     """
 
     request: InferenceRequest
@@ -30,6 +46,11 @@ class TrackedRequest:
     instance: str = ""
     dispatched_s: float = 0.0
     cancelled: bool = False
+    prompt_tokens: int = 0
+    charged_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self.prompt_tokens = prompt_tokens(self.request)
 
     @property
     def id(self) -> str:

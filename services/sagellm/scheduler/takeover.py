@@ -48,7 +48,7 @@ class Takeover:
         await asyncio.gather(*(self._ask(instance_id) for instance_id in ids))
         for instance in self._instances.all():
             instance.strays.clear()
-            instance.assigned = set(instance.running)
+            instance.reassign(instance.running)
 
     async def _registered(self) -> set[str]:
         codec = Codec(InstanceInfo)
@@ -84,4 +84,4 @@ def release_unclaimed(instances: Instances, table: RequestTable) -> None:
         for request_id in list(instance.assigned):
             tracked = table.get(request_id)
             if tracked is None or tracked.status is not RequestStatus.RUNNING or tracked.instance != instance.id:
-                instance.assigned.discard(request_id)
+                instance.release(request_id)

@@ -200,6 +200,7 @@ def _instance_info(instance: str, settings: Settings, served: ServedModel) -> In
         engine=settings.engine,
         host=socket.gethostname(),
         max_concurrent_requests=served.max_concurrent_requests,
+        max_batched_tokens=settings.max_batched_tokens if settings.engine == "sagellm" else 0,
         max_model_len=served.card.max_model_len,
         machine_id=settings.machine_id,
         rack_id=settings.rack_id,

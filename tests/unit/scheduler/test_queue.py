@@ -6,36 +6,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sagellm.scheduler.policies import Fifo, FixedOrder, Key, Priority
+from sagellm.scheduler.policies import BasePolicy, Fifo, Key, PolicyOptions, Priority
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
 
 from .making import make_request
 
 
-class FairByUser:
+class FairByUser(BasePolicy):
     """As a virtual token counter would: users in order of what they were charged, each user's in order."""
 
     name: ClassVar[str] = "fair"
 
     def __init__(self) -> None:
+        super().__init__()
         self.counters: dict[str, int] = {}
 
     def group(self, request: TrackedRequest, now_s: float) -> str:
         return request.request.user_id
 
-    def key(self, request: TrackedRequest) -> Key:
-        return ()
-
     def rank(self, group: str, first: TrackedRequest, now_s: float) -> Key:
         return (self.counters.get(group, 0),)
 
-    def charge(self, request: TrackedRequest, tokens: int) -> None:
+    def charge(self, request: TrackedRequest, input_tokens: int = 0, output_tokens: int = 0) -> None:
         user = request.request.user_id
-        self.counters[user] = self.counters.get(user, 0) + tokens
+        self.counters[user] = self.counters.get(user, 0) + input_tokens
 
 
-class Relegating(FixedOrder):
+class Relegating(BasePolicy):
     """As slo_aware would: by deadline (here the priority), until it has passed; those go last, by arrival."""
 
     name: ClassVar[str] = "relegating"
@@ -58,17 +56,17 @@ def drain(queue: RequestQueue, now_s: float = 0.0) -> list[TrackedRequest]:
     return found
 
 
-def filled(policy: object, requests: list[TrackedRequest]) -> RequestQueue:
-    queue = RequestQueue(policy)  # type: ignore[arg-type]
+def filled(policy: BasePolicy, requests: list[TrackedRequest]) -> RequestQueue:
+    queue = RequestQueue(policy)
     for request in requests:
         queue.push(request, 0.0)
     return queue
 
 
-@given(st.lists(st.integers(0, 4)))
-def test_priority_pops_by_priority_and_then_by_arrival(priorities: list[int]) -> None:
+@given(st.lists(st.integers(0, 4), max_size=29))
+def test_priority_pops_by_priority_and_then_by_arrival_within_the_ageing_time(priorities: list[int]) -> None:
     requests = [make_request(sequence, priority) for sequence, priority in enumerate(priorities)]
-    popped = drain(filled(Priority(), requests))
+    popped = drain(filled(Priority(PolicyOptions(ageing_s=30.0)), requests))
     assert popped == sorted(requests, key=lambda r: (r.priority, r.sequence))
 
 
@@ -135,7 +133,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         request = data.draw(st.sampled_from(self.waiting))
-        self.queue.remove(request)
+        self.queue.remove(request, 0.0)
         self.waiting.remove(request)
         self.gone.append(request)
 

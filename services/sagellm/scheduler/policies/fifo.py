@@ -2,16 +2,10 @@
 
 from typing import ClassVar
 
-from sagellm.scheduler.requests import TrackedRequest
-
-from .base import FixedOrder, Key
+from .base import BasePolicy
 
 
-class Fifo(FixedOrder):
+class Fifo(BasePolicy):
     """First in, first out, by the durable queue's own sequence: no client's clock can jump it."""
 
     name: ClassVar[str] = "fifo"
-
-    def key(self, request: TrackedRequest) -> Key:
-        """Arrival alone."""
-        return ()

@@ -1,17 +1,26 @@
-"""priority: CRITICAL first, BACKGROUND last, each in order of arrival."""
+"""priority: CRITICAL first, BACKGROUND last, and whoever waits grows older."""
 
 from typing import ClassVar
 
 from sagellm.scheduler.requests import TrackedRequest
 
-from .base import FixedOrder, Key
+from .base import BasePolicy, Key
+from .options import PolicyOptions
 
 
-class Priority(FixedOrder):
-    """By priority, then arrival."""
+class Priority(BasePolicy):
+    """By `arrival + priority * ageing_s`.
+
+    The bound: a request of priority p waits behind those that were there before it, and behind those of priority
+    q < p that come within `(p - q) * ageing_s` after it; behind nothing else, however many come.
+    """
 
     name: ClassVar[str] = "priority"
 
+    def __init__(self, options: PolicyOptions | None = None) -> None:
+        super().__init__()
+        self._ageing_s = (options or PolicyOptions()).ageing_s
+
     def key(self, request: TrackedRequest) -> Key:
-        """The priority's number."""
-        return (request.priority,)
+        """The time at which it would have come as a CRITICAL one."""
+        return (request.arrival_s + request.priority * self._ageing_s,)

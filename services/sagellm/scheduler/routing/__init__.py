@@ -2,13 +2,39 @@
 
 from sagellm.scheduler.plugins import find_plugin
 
+from .affinity import Affinity
 from .base import Router
-from .load_balanced import LoadBalanced
+from .load_balanced import LoadBalanced, by_load
+from .locality import Locality
+from .power_of_two import PowerOfTwo
+from .preference import preferred
+from .random_choice import RandomChoice
 from .round_robin import RoundRobin
+from .topology_aware import TopologyAware
 
-__all__ = ["LoadBalanced", "RoundRobin", "Router", "make_router"]
+__all__ = [
+    "Affinity",
+    "LoadBalanced",
+    "Locality",
+    "PowerOfTwo",
+    "RandomChoice",
+    "RoundRobin",
+    "Router",
+    "TopologyAware",
+    "by_load",
+    "make_router",
+    "preferred",
+]
 
-BUILT_IN: tuple[type[Router], ...] = (LoadBalanced, RoundRobin)
+BUILT_IN: tuple[type[Router], ...] = (
+    LoadBalanced,
+    RoundRobin,
+    RandomChoice,
+    PowerOfTwo,
+    Affinity,
+    Locality,
+    TopologyAware,
+)
 
 
 def make_router(name: str) -> Router:

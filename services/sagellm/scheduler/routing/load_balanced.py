@@ -1,8 +1,8 @@
 """load_balanced: the instance with the smallest share of its credits in use."""
 
-from collections.abc import Sequence
 from typing import ClassVar
 
+from sagellm.scheduler.candidates import Candidates
 from sagellm.scheduler.instances import Instance
 from sagellm.scheduler.requests import TrackedRequest
 
@@ -12,12 +12,11 @@ class LoadBalanced:
 
     name: ClassVar[str] = "load_balanced"
 
-    def choose(self, request: TrackedRequest, candidates: Sequence[Instance]) -> Instance:
+    def choose(self, request: TrackedRequest, candidates: Candidates) -> Instance:
         """The least loaded."""
-        if len(candidates) == 1:
-            return candidates[0]
-        return min(candidates, key=_load)
+        return candidates.least(by_load)
 
 
-def _load(instance: Instance) -> tuple[float, int]:
+def by_load(instance: Instance) -> tuple[float, ...]:
+    """Key of the least loaded instance, and among equals of the one whose turn it is."""
     return instance.load, instance.last_turn

@@ -1,8 +1,8 @@
 """round_robin: every instance in turn."""
 
-from collections.abc import Sequence
 from typing import ClassVar
 
+from sagellm.scheduler.candidates import Candidates
 from sagellm.scheduler.instances import Instance
 from sagellm.scheduler.requests import TrackedRequest
 
@@ -12,10 +12,11 @@ class RoundRobin:
 
     name: ClassVar[str] = "round_robin"
 
-    def choose(self, request: TrackedRequest, candidates: Sequence[Instance]) -> Instance:
+    def choose(self, request: TrackedRequest, candidates: Candidates) -> Instance:
         """The next in turn."""
-        return min(candidates, key=_turn)
+        return candidates.least(by_turn)
 
 
-def _turn(instance: Instance) -> int:
-    return instance.last_turn
+def by_turn(instance: Instance) -> tuple[float, ...]:
+    """Key of the instance that was given work longest ago."""
+    return (instance.last_turn,)

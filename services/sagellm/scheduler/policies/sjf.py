@@ -1,0 +1,17 @@
+"""sjf: shortest job first; a baseline for comparisons, not for service: under load long requests starve."""
+
+from typing import ClassVar
+
+from sagellm.scheduler.requests import TrackedRequest
+
+from .base import BasePolicy, Key
+
+
+class Sjf(BasePolicy):
+    """By predicted time from dispatch to last token, as it was when the request entered."""
+
+    name: ClassVar[str] = "sjf"
+
+    def key(self, request: TrackedRequest) -> Key:
+        """Predicted service time."""
+        return (self.outlook.service_s(request),)
