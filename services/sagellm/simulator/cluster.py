@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sagellm.scheduler.instances import Instance, Instances
+from sagellm.scheduler.instances import Instances
 from sagellm_schemas import EngineState, InstanceInfo, InstanceRole, InstanceStats, SettingsError
 
 from .cost import CostModel, StepClock
@@ -74,6 +74,7 @@ class Cluster:
                 role=InstanceRole.GENERAL,
                 engine="simulated",
                 max_concurrent_requests=plan.seqs,
+                max_batched_tokens=plan.budget,
                 price_per_hour=plan.prices_per_hour[number % len(plan.prices_per_hour)],
             )
             self._infos[info.instance_id] = info
@@ -84,12 +85,9 @@ class Cluster:
                 max_batched_tokens=plan.budget,
             )
 
-    def beat(self, now_s: float) -> list[Instance]:
-        """A heartbeat of every instance reaches the scheduler."""
+    def heartbeats(self) -> list[InstanceStats]:
+        """What every instance tells of itself now."""
         return [
-            self.known.heard(
-                InstanceStats(info=info, state=EngineState.READY, running={}, stats=self.engines[id_].stats()),
-                now_s,
-            )
+            InstanceStats(info=info, state=EngineState.READY, running={}, stats=self.engines[id_].stats())
             for id_, info in self._infos.items()
         ]

@@ -153,6 +153,7 @@ class SimulatedEngine:
             kv_blocks_free=self.kv.num_free,
             steps_total=len(self._ends_s),
             step_ms=self._step_ms,
+            step_ms_total=self.busy_s * 1000,
             prompt_tokens_total=self._prompt_tokens,
             cached_tokens_total=self._cached_tokens,
             output_tokens_total=self._output_tokens,

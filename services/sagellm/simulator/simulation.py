@@ -76,7 +76,7 @@ class Simulation:
                 break
             if next_beat_s <= now_s:
                 now_s = next_beat_s
-                self.cluster.beat(now_s)
+                self._scheduler.heard(self.cluster.heartbeats(), EPOCH_S + now_s)
                 next_beat_s += HEARTBEAT_S
             self.now_s = now_s
             stopped = self._complete_steps(now_s)
@@ -153,7 +153,7 @@ class Simulation:
 
     def _finish(self, job: Job, now_s: float) -> None:
         live = self._live.pop(job.id)
-        self._scheduler.ended(live.tracked, job.generated)
+        self._scheduler.ended(live.tracked, job.generated, EPOCH_S + now_s)
         times_ms = np.frombuffer(job.token_times_s) * 1000
         arrival_ms = live.trace.arrival_s / self._rate_scale * 1000
         gaps_ms = np.diff(times_ms)
