@@ -171,21 +171,29 @@ class SimulatedEngine:
         assert all(not len(job.holding) for _, job in self._waiting), "a waiting job holds blocks"
 
     def _make_room(self) -> bool:
-        """Preempt until the next step's decodes have their blocks; whether that was necessary."""
+        """Take the blocks of the next step's decodes, in the order of service, and preempt from its end as far as
+        they are short; whether that was necessary."""
+        size, step = self.kv.block_size, len(self._ends_s)
+        lacking = self._phases[-step % size]
         preempted = False
-        place = -len(self._ends_s) % self.kv.block_size
-        while self._phases[place] > self.kv.num_free:
+        while True:
+            granted = min(lacking, self.kv.num_free)
+            self.kv.take(granted)
+            lacking -= granted
+            if not lacking:
+                return preempted
             victim = max((*self._decoding, *self._prefilling), key=lambda job: job.rank)
             if victim in self._decoding:
                 self._stop_decoding(victim)
+                lacking -= victim.computed % size == 0
             else:
                 self._prefilling.remove(victim)
+            victim.name_blocks(victim.computed // size)  # it finds again what is not overwritten
             self._release(victim)
             victim.preemptions += 1
             self._preemptions += 1
             heapq.heappush(self._waiting, (victim.rank, victim))
             preempted = True
-        return preempted
 
     def _schedule(self, *, admit: bool) -> tuple[int, float, int]:
         """Fill the step's budget; returns its tokens, attending pairs, and the KV tokens it reads."""
@@ -194,7 +202,8 @@ class SimulatedEngine:
         pairs = 0.0
         budget = self._max_batched_tokens - tokens
         self._chunks = []
-        self._prefilling.sort(key=lambda job: job.rank)
+        # Who lacks one token only counts as decoding, and decodes come first.
+        self._prefilling.sort(key=lambda job: (job.context - job.computed > 1, job.rank))
         place = 0
         while budget > 0:
             if place == len(self._prefilling):
@@ -223,12 +232,9 @@ class SimulatedEngine:
         # The last token is always left to compute, since its logits are needed.
         hits = self.kv.hits(job.hashes, (job.context - 1) // self.kv.block_size)
         blocks = self.kv.blocks(job.context)
-        growing = self._phases[-len(self._ends_s) % self.kv.block_size]
-        if not self.kv.can_hold(job.hashes, hits, blocks + growing):
+        if not self.kv.can_hold(job.hashes, hits, blocks):
             return False
         heapq.heappop(self._waiting)
-        if received:
-            blocks = self.kv.blocks(received)
         self.kv.share(job.holding, job.hashes[:hits])
         self.kv.take(blocks - hits)
         job.holding.private = blocks - hits
@@ -317,16 +323,17 @@ class SimulatedEngine:
 
     def _steps_with_room(self, steps: int) -> int:
         free, step = self.kv.num_free, len(self._ends_s)
-        for count in range(steps):
+        for count in range(1, steps):
             free -= self._phases[-(step + count) % self.kv.block_size]
             if free < 0:
                 return count
         return steps
 
     def _take_decode_blocks(self, steps: int) -> None:
+        """For a run of so many steps, but for its first, whose blocks were taken when it began."""
         size, step = self.kv.block_size, len(self._ends_s)
-        cycles, rest = divmod(steps, size)
-        crossing = sum(self._phases[-(step + count) % size] for count in range(rest))
+        cycles, rest = divmod(steps - 1, size)
+        crossing = sum(self._phases[-(step + count) % size] for count in range(1, rest + 1))
         self.kv.take(cycles * len(self._decoding) + crossing)
 
     def _cut(self, now_s: float) -> None:

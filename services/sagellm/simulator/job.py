@@ -48,7 +48,7 @@ class Job:
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
         self.priority = priority
-        self.hashes = hashes
+        self.hashes = list(hashes)
         self.tbt_slo_s = tbt_slo_s
         self.generated = 0
         self.computed = 0
@@ -58,6 +58,10 @@ class Job:
         self.preemptions = 0
         self.holding = Holding()
         self.token_times_s = array("d")
+
+    def name_blocks(self, count: int) -> None:
+        """Name the first `count` blocks, as far as they are not known, by names that no other job has."""
+        self.hashes += (f"{self.id}/{index}".encode() for index in range(len(self.hashes), count))
 
     @property
     def rank(self) -> tuple[int, int]:

@@ -9,13 +9,17 @@ from collections.abc import Sequence
 
 
 class Holding:
-    """The blocks of one sequence: the first `len(shared)` are known by hash, `private` more are its own."""
+    """The blocks of one sequence: those that are known by hash, and how many more are its own.
 
-    __slots__ = ("private", "shared")
+    `committed` of its first blocks have been offered to others.
+    """
+
+    __slots__ = ("committed", "private", "shared")
 
     def __init__(self) -> None:
         self.shared: list[bytes] = []
         self.private = 0
+        self.committed = 0
 
     def __len__(self) -> int:
         return len(self.shared) + self.private
@@ -72,6 +76,7 @@ class KvCache:
             else:
                 self._references[name] += 1
         holding.shared = list(hashes)
+        holding.committed = len(holding.shared)
 
     def take(self, count: int) -> None:
         """Hand out so many blocks, which must be free; the callers count them in their holdings."""
@@ -82,16 +87,15 @@ class KvCache:
             self._idle.popitem(last=False)
 
     def commit(self, holding: Holding, hashes: Sequence[bytes], full_blocks: int) -> None:
-        """Let others share what the first `full_blocks` blocks hold now; a twin of a known block stays private,
-        and so does all that follows it."""
+        """Let others share what the first `full_blocks` blocks hold now; a twin of a known block stays private."""
         if not self._sharing:
             return
-        for name in hashes[len(holding.shared) : full_blocks]:
-            if not holding.private or name in self._references or name in self._idle:
-                break
-            holding.private -= 1
-            holding.shared.append(name)
-            self._references[name] = 1
+        for name in hashes[holding.committed : full_blocks]:
+            if name not in self._references and name not in self._idle:
+                holding.private -= 1
+                holding.shared.append(name)
+                self._references[name] = 1
+        holding.committed = max(holding.committed, full_blocks)
 
     def release(self, holding: Holding) -> None:
         """Take all its blocks back; those that are known can still be shared."""
@@ -104,6 +108,7 @@ class KvCache:
                 self._held -= 1
         holding.private = 0
         holding.shared = []
+        holding.committed = 0
 
     def check_integrity(self, holdings: Sequence[Holding]) -> None:
         """Assert that the books agree with `holdings`, which are all there are."""
