@@ -188,7 +188,7 @@ class SimulatedEngine:
                 lacking -= victim.computed % size == 0
             else:
                 self._prefilling.remove(victim)
-            victim.name_blocks(victim.computed // size)  # it finds again what is not overwritten
+            victim.named = True  # it finds again what is not overwritten
             self._release(victim)
             victim.preemptions += 1
             self._preemptions += 1
@@ -303,6 +303,8 @@ class SimulatedEngine:
         job.holding.private = self.kv.blocks(job.computed) - len(job.holding.shared)
 
     def _release(self, job: Job) -> None:
+        if job.named:
+            job.name_blocks(job.computed // self.kv.block_size)
         self.kv.commit(job.holding, job.hashes, job.computed // self.kv.block_size)
         self.kv.release(job.holding)
         job.computed = 0

@@ -12,6 +12,7 @@ End = Literal["", "finished", "handed_over", "returned"]
 class Job:
     """What an instance must compute, and how far it is.
 
+    `hashes` name its first blocks; None means that no other job has the same, so that nothing need be `named`.
     `output_tokens` is when the answer ends. `context` are the tokens whose KV has to be there before the next
     token can be sampled: prompt and what is written already. `computed` of them are there. `token_times_s`
     are collected over all instances that worked on the request.
@@ -28,6 +29,7 @@ class Job:
         "holding",
         "id",
         "input_tokens",
+        "named",
         "output_tokens",
         "preemptions",
         "priority",
@@ -41,14 +43,15 @@ class Job:
         input_tokens: int,
         output_tokens: int,
         priority: int = 2,
-        hashes: Sequence[bytes] = (),
+        hashes: Sequence[bytes] | None = None,
         tbt_slo_s: float | None = None,
     ) -> None:
         self.id = id
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
         self.priority = priority
-        self.hashes = list(hashes)
+        self.hashes = list(hashes or ())
+        self.named = hashes is not None
         self.tbt_slo_s = tbt_slo_s
         self.generated = 0
         self.computed = 0

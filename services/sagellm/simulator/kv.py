@@ -95,7 +95,7 @@ class KvCache:
                 holding.private -= 1
                 holding.shared.append(name)
                 self._references[name] = 1
-        holding.committed = max(holding.committed, full_blocks)
+        holding.committed = max(holding.committed, min(full_blocks, len(hashes)))
 
     def release(self, holding: Holding) -> None:
         """Take all its blocks back; those that are known can still be shared."""

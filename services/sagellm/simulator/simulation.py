@@ -107,7 +107,7 @@ class Simulation:
     def _arrive(self, number: int, now_s: float) -> None:
         trace = self._requests[number]
         tokens = trace.token_ids(number * ID_GAP)
-        hashes = list(block_hashes(tokens, self._plan.block_size)) if trace.blocks else []
+        hashes = list(block_hashes(tokens, self._plan.block_size)) if trace.blocks else None
         prompt = tokens[: trace.input_tokens]
         request = InferenceRequest(
             model=MODEL,
