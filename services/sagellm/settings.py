@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     routing: str = Field(
         "load_balanced", description="choice of the worker: load_balanced, round_robin, random, …"
     )
+    pd_policy: str = Field(
+        "adaptive", description="what prefilling instances are used for, if there are any: threshold, adaptive"
+    )
     max_attempts: int = Field(3, ge=1, description="attempts before a request becomes a dead letter")
     lease_ttl_s: float = Field(1.0, ge=0.3, description="a leader that is silent for this long is replaced")
 

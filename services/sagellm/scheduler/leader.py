@@ -17,7 +17,9 @@ from sagellm.scheduler.lease import LeaderLease
 from sagellm.scheduler.liveness import Liveness
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import Models
+from sagellm.scheduler.pd import PdRouter, make_pd_policy
 from sagellm.scheduler.policies import make_policy
+from sagellm.scheduler.policies.base import Unknown
 from sagellm.scheduler.recovery import Recovery
 from sagellm.scheduler.rejections import Rejections
 from sagellm.scheduler.replies import Replies
@@ -67,7 +69,7 @@ class Leader:
         self._dispatcher = Dispatcher(
             make_policy(settings.policy),
             make_router(settings.routing),
-            instances,
+            PdRouter(make_pd_policy(settings.pd_policy), instances, Unknown()),
             self._endings,
             self._sender,
             metrics,
