@@ -87,6 +87,10 @@ class Settings(BaseSettings):
     # Mock engine
     mock_ttft_ms: float = Field(0.0, ge=0, description="time to first token")
     mock_tpot_ms: float = Field(0.0, ge=0, description="time per output token")
+    mock_prefill_tokens_per_s: float = Field(
+        0.0, ge=0, description="prompt tokens computed a second; 0: any number"
+    )
+    mock_prefix_blocks: int = Field(0, ge=0, description="capacity of the prefix cache, in blocks of 16 tokens")
     mock_text: str = Field(
         "The quick brown fox jumps over the lazy dog. ", min_length=1, description="what it says"
     )
