@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 
 from sagellm.scheduler.candidates import Candidates
 from sagellm.scheduler.phases import Phase, phases_of
+from sagellm.scheduler.prefixes import PrefixIndex
 from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStats, subjects
 
 
@@ -150,6 +151,7 @@ class Instances:
         self._by_id: dict[str, Instance] = {}
         self._by_model: dict[str, list[Instance]] = {}
         self._candidates: dict[tuple[str, Phase], Candidates] = {}
+        self._prefixes: dict[str, PrefixIndex] = {}
 
     def all(self) -> list[Instance]:
         """Every known instance; the list is the caller's."""
@@ -167,7 +169,14 @@ class Instances:
         """The instances of a model that can take this phase of a request now; always the same, live object."""
         found = self._candidates.get((model, phase))
         if found is None:
-            found = self._candidates[model, phase] = Candidates()
+            found = self._candidates[model, phase] = Candidates((), self.prefixes(model))
+        return found
+
+    def prefixes(self, model: str) -> PrefixIndex:
+        """What the instances of a model hold in their prefix caches."""
+        found = self._prefixes.get(model)
+        if found is None:
+            found = self._prefixes[model] = PrefixIndex()
         return found
 
     def heard(self, stats: InstanceStats, now_s: float) -> Instance:
@@ -197,6 +206,7 @@ class Instances:
         model = instance.info.model
         for phase in phases_of(instance.info.role):
             self._candidates[model, phase].leave(instance)
+        self.prefixes(model).clear(instance.id)
         self._by_model[model].remove(instance)
         if not self._by_model[model]:
             del self._by_model[model]

@@ -29,7 +29,7 @@ from sagellm.scheduler.routing import make_router
 from sagellm.scheduler.takeover import Takeover, release_unclaimed
 from sagellm.scheduler.timings import Timings
 from sagellm.settings import Settings
-from sagellm_schemas import RequestStatus, subjects
+from sagellm_schemas import Control, RequestStatus, encode, subjects
 
 logger = logging.getLogger(__name__)
 
@@ -176,6 +176,11 @@ class Leader:
         """An instance was heard of."""
         self._liveness.compare_running(instance)
         self._dispatcher.wake()
+
+    def ask_for_prefixes(self, instance_id: str) -> None:
+        """An update of what an instance holds was missed: let it tell everything."""
+        order = Control(term=self._term, prefixes=True)
+        self._sender.send(subjects.control(instance_id), encode(order))
 
     def cancel(self, request_id: str) -> None:
         """Cancel a request that is here; where it runs, its worker has heard it too."""
