@@ -54,6 +54,7 @@ from .instances import (
     Lease,
     ModelCard,
 )
+from .prefix_updates import PrefixUpdate
 from .request import ChatMessage, InferenceRequest
 from .sampling import SamplingParams
 from .work import Cancel, DeadLetter, Ended, WorkItem, WorkReport
@@ -98,6 +99,7 @@ __all__ = [
     "OutOfMemory",
     "Outcome",
     "PositionLogprobs",
+    "PrefixUpdate",
     "QueueFull",
     "RequestPriority",
     "RequestStatus",

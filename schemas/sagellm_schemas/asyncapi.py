@@ -12,6 +12,7 @@ from . import subjects
 from .codec import JSON, MSGPACK
 from .frames import Frame, HeldQuery, HeldReply
 from .instances import Control, InstanceInfo, InstanceReport, InstanceStats, Lease, ModelCard
+from .prefix_updates import PrefixUpdate
 from .request import InferenceRequest
 from .work import Cancel, DeadLetter, WorkItem, WorkReport
 
@@ -104,6 +105,12 @@ def channels() -> dict[str, Channel]:
             address=f"{prefix}.reports.{{instance}}",
             summary="Worker to scheduler: what became of work items.",
             message=WorkReport,
+            action="send",
+        ),
+        "prefixes": Channel(
+            address=f"{prefix}.prefixes.{{instance}}",
+            summary="Worker to scheduler: what its prefix cache holds, as changes and now and then in full.",
+            message=PrefixUpdate,
             action="send",
         ),
         "stats": Channel(

@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     routing: str = Field(
         "load_balanced", description="choice of the worker: load_balanced, round_robin, random, …"
     )
+    pd_policy: str = Field(
+        "adaptive", description="what prefilling instances are used for, if there are any: threshold, adaptive"
+    )
     max_attempts: int = Field(3, ge=1, description="attempts before a request becomes a dead letter")
     lease_ttl_s: float = Field(1.0, ge=0.3, description="a leader that is silent for this long is replaced")
 
@@ -95,6 +98,10 @@ class Settings(BaseSettings):
     # Mock engine
     mock_ttft_ms: float = Field(0.0, ge=0, description="time to first token")
     mock_tpot_ms: float = Field(0.0, ge=0, description="time per output token")
+    mock_prefill_tokens_per_s: float = Field(
+        0.0, ge=0, description="prompt tokens computed a second; 0: any number"
+    )
+    mock_prefix_blocks: int = Field(0, ge=0, description="capacity of the prefix cache, in blocks of 16 tokens")
     mock_text: str = Field(
         "The quick brown fox jumps over the lazy dog. ", min_length=1, description="what it says"
     )

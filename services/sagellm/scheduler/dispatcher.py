@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from sagellm.broker import Sender
 from sagellm.scheduler.endings import Endings
 from sagellm.scheduler.estimates import Estimates
-from sagellm.scheduler.instances import Instance, Instances
+from sagellm.scheduler.instances import Instance
 from sagellm.scheduler.metrics import SchedulerMetrics
+from sagellm.scheduler.pd import PdRouter
 from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
@@ -26,7 +27,7 @@ class Dispatcher:
         self,
         policy: Policy,
         router: Router,
-        instances: Instances,
+        pd: PdRouter,
         endings: Endings,
         sender: Sender,
         metrics: SchedulerMetrics,
@@ -37,7 +38,7 @@ class Dispatcher:
     ) -> None:
         self._policy = policy
         self._router = router
-        self._instances = instances
+        self._pd = pd
         self._endings = endings
         self._sender = sender
         self._metrics = metrics
@@ -107,9 +108,9 @@ class Dispatcher:
         for model, queue in self._queues.items():
             if not queue:
                 continue
-            candidates = self._instances.with_credit(model)
-            self._estimates.load = candidates.load
-            while candidates and (tracked := queue.first(now_s)) is not None:
+            while self._pd.available(model) and (tracked := queue.first(now_s)) is not None:
+                _phase, candidates = self._pd.place(tracked)
+                self._estimates.load = candidates.load
                 allowed = self._policy.among(tracked, candidates, now_s)
                 if not allowed:
                     break

@@ -6,7 +6,8 @@ from collections.abc import Set as AbstractSet
 
 from sagellm.scheduler.candidates import Candidates
 from sagellm.scheduler.phases import Phase, phases_of
-from sagellm_schemas import EngineState, InstanceInfo, InstanceStats, subjects
+from sagellm.scheduler.prefixes import PrefixIndex
+from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStats, subjects
 
 
 class Instance:
@@ -14,12 +15,14 @@ class Instance:
 
     `last_turn` is the number of the dispatch that last chose this instance. `suspects` ran there at the latest
     heartbeat without our having sent them, `strays` at two in a row. `heard_s` is on the monotonic clock.
-    `seed` is a hash of the id. `watchers` hear of every change of credits.
+    `seed` is a hash of the id. `ready` means that it may be sent work as long as it has credits, of which
+    `capacity` is the number. `watchers` hear of every change of these.
     """
 
     __slots__ = (
         "__weakref__",
         "_assigned",
+        "_closed",
         "_info",
         "_state",
         "_tokens",
@@ -30,6 +33,7 @@ class Instance:
         "ready",
         "running",
         "seed",
+        "stats",
         "strays",
         "suspects",
         "term",
@@ -44,6 +48,7 @@ class Instance:
         self.heard_s = heard_s
         self.term = 0
         self.running: dict[str, int] = {}
+        self.stats = EngineStats()
         self.suspects: set[str] = set()
         self.strays: set[str] = set()
         self.last_turn = 0
@@ -53,6 +58,7 @@ class Instance:
         self._info = info
         self._state = state
         self.capacity = info.max_concurrent_requests
+        self._closed = ""
         self.ready = state is EngineState.READY
 
     @property
@@ -76,8 +82,18 @@ class Instance:
     def state(self, state: EngineState) -> None:
         if state is not self._state:
             self._state = state
-            self.ready = state is EngineState.READY
-            self._changed()
+            self._open()
+
+    @property
+    def closed(self) -> str:
+        """An operator's order to send no more work: its reason, or empty."""
+        return self._closed
+
+    @closed.setter
+    def closed(self, reason: str) -> None:
+        if reason != self._closed:
+            self._closed = reason
+            self._open()
 
     @property
     def assigned(self) -> AbstractSet[str]:
@@ -91,7 +107,7 @@ class Instance:
 
     @property
     def has_credit(self) -> bool:
-        """Whether a request may be assigned now: it is ready, and not full."""
+        """Whether a request may be assigned now: it is ready, not full, and no operator has closed it."""
         return self.ready and len(self._assigned) < self.capacity
 
     @property
@@ -119,19 +135,23 @@ class Instance:
         self._tokens = sum(self._assigned.values())
         self._changed()
 
+    def _open(self) -> None:
+        self.ready = self._state is EngineState.READY and not self._closed
+        self._changed()
+
     def _changed(self) -> None:
         for watcher in self.watchers:
             watcher.update(self)
 
 
 class Instances:
-    """Every known instance, by id, and by model and phase. `can_split`: see `phases.phases_of`."""
+    """Every known instance, by id, and by model and phase."""
 
-    def __init__(self, can_split: bool = False) -> None:
-        self._can_split = can_split
+    def __init__(self) -> None:
         self._by_id: dict[str, Instance] = {}
         self._by_model: dict[str, list[Instance]] = {}
         self._candidates: dict[tuple[str, Phase], Candidates] = {}
+        self._prefixes: dict[str, PrefixIndex] = {}
 
     def all(self) -> list[Instance]:
         """Every known instance; the list is the caller's."""
@@ -149,7 +169,14 @@ class Instances:
         """The instances of a model that can take this phase of a request now; always the same, live object."""
         found = self._candidates.get((model, phase))
         if found is None:
-            found = self._candidates[model, phase] = Candidates()
+            found = self._candidates[model, phase] = Candidates((), self.prefixes(model))
+        return found
+
+    def prefixes(self, model: str) -> PrefixIndex:
+        """What the instances of a model hold in their prefix caches."""
+        found = self._prefixes.get(model)
+        if found is None:
+            found = self._prefixes[model] = PrefixIndex()
         return found
 
     def heard(self, stats: InstanceStats, now_s: float) -> Instance:
@@ -168,6 +195,7 @@ class Instances:
         instance.state = stats.state
         instance.term = stats.term
         instance.running = stats.running
+        instance.stats = stats.stats
         instance.heard_s = now_s
         return instance
 
@@ -176,8 +204,9 @@ class Instances:
         if self._by_id.pop(instance.id, None) is None:
             return
         model = instance.info.model
-        for phase in phases_of(instance.info.role, self._can_split):
+        for phase in phases_of(instance.info.role):
             self._candidates[model, phase].leave(instance)
+        self.prefixes(model).clear(instance.id)
         self._by_model[model].remove(instance)
         if not self._by_model[model]:
             del self._by_model[model]
@@ -186,5 +215,5 @@ class Instances:
         model = instance.info.model
         self._by_id[instance.id] = instance
         self._by_model.setdefault(model, []).append(instance)
-        for phase in phases_of(instance.info.role, self._can_split):
+        for phase in phases_of(instance.info.role):
             self.with_credit(model, phase).join(instance)

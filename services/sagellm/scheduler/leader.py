@@ -18,6 +18,7 @@ from sagellm.scheduler.lease import LeaderLease
 from sagellm.scheduler.liveness import Liveness
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import Models
+from sagellm.scheduler.pd import PdRouter, make_pd_policy
 from sagellm.scheduler.policies import PolicyOptions, make_policy
 from sagellm.scheduler.recovery import Recovery
 from sagellm.scheduler.rejections import Rejections
@@ -28,7 +29,7 @@ from sagellm.scheduler.routing import make_router
 from sagellm.scheduler.takeover import Takeover, release_unclaimed
 from sagellm.scheduler.timings import Timings
 from sagellm.settings import Settings
-from sagellm_schemas import RequestStatus, subjects
+from sagellm_schemas import Control, RequestStatus, encode, subjects
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Leader:
         self._dispatcher = Dispatcher(
             make_policy(settings.policy, PolicyOptions.of(settings)),
             make_router(settings.routing),
-            instances,
+            PdRouter(make_pd_policy(settings.pd_policy), instances, estimates),
             self._endings,
             self._sender,
             metrics,
@@ -177,6 +178,11 @@ class Leader:
         """An instance was heard of."""
         self._liveness.compare_running(instance)
         self._dispatcher.wake()
+
+    def ask_for_prefixes(self, instance_id: str) -> None:
+        """An update of what an instance holds was missed: let it tell everything."""
+        order = Control(term=self._term, prefixes=True)
+        self._sender.send(subjects.control(instance_id), encode(order))
 
     def cancel(self, request_id: str) -> None:
         """Cancel a request that is here; where it runs, its worker has heard it too."""

@@ -24,6 +24,7 @@ from .intake import Intake
 from .ledger import Ledger
 from .metrics import Counters, EngineCollector, serve_metrics
 from .outbox import Outbox
+from .prefixes import PrefixReports
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,17 @@ class Worker:
             _tokenizer(served, card.name),
             lambda: self._accepting(heartbeat),
         )
+        prefixes = PrefixReports(
+            self.instance, served.prefix_block_size, self._engine.prefix_changes, self._sender
+        )
         orders = Orders(
-            self._engine, self._ledger, self._outbox, heartbeat, self._sender, lambda: self._drain(heartbeat)
+            self._engine,
+            self._ledger,
+            self._outbox,
+            heartbeat,
+            self._sender,
+            lambda: self._drain(heartbeat),
+            prefixes.account,
         )
         self._counters.registry.register(EngineCollector(lambda: heartbeat.latest))
         self._connection.on_reconnect(self._on_reconnect)
@@ -97,6 +107,7 @@ class Worker:
                 background = [
                     tasks.create_task(intake.start_long_prompts(), name="worker long prompts"),
                     tasks.create_task(heartbeat.run(settings.heartbeat_interval_s), name="worker heartbeat"),
+                    tasks.create_task(prefixes.run(settings.heartbeat_interval_s), name="worker prefixes"),
                     tasks.create_task(self._stay_registered(info, intake), name="worker registration"),
                     tasks.create_task(self._watch_engine(), name="worker engine watch"),
                     tasks.create_task(self._recover(served, info, intake, orders), name="worker recovery"),
