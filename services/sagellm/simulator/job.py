@@ -6,11 +6,14 @@ from typing import Literal
 
 from .kv import Holding
 
-End = Literal["", "finished", "handed_over", "returned"]
+End = Literal["started", "finished", "handed_over"]
+"""What a step may bring a job to: its prompt is computed and it goes on, it is complete, or goes on elsewhere."""
 
 
 class Job:
     """What an instance must compute, and how far it is.
+
+    With `hands_over` it ends as soon as its prompt is computed; its blocks stay until they are freed.
 
     `hashes` name its first blocks; None means that no other job has the same, so that nothing need be `named`.
     `output_tokens` is when the answer ends. `context` are the tokens whose KV has to be there before the next
@@ -25,6 +28,7 @@ class Job:
         "finish_step",
         "first_step",
         "generated",
+        "hands_over",
         "hashes",
         "holding",
         "id",
@@ -56,6 +60,7 @@ class Job:
         self.generated = 0
         self.computed = 0
         self.arrival = 0
+        self.hands_over = False
         self.first_step = self.finish_step = -1
         self.cached_tokens: int | None = None
         self.preemptions = 0

@@ -35,6 +35,7 @@ class KvCache:
         self._held = 0
         self._references: dict[bytes, int] = {}
         self._idle: OrderedDict[bytes, None] = OrderedDict()
+        self._news: dict[bytes, bool] = {}
 
     @property
     def num_free(self) -> int:
@@ -84,7 +85,7 @@ class KvCache:
         self._held += count
         room = self.num_free
         while len(self._idle) > room:
-            self._idle.popitem(last=False)
+            self._tell(self._idle.popitem(last=False)[0], here=False)
 
     def commit(self, holding: Holding, hashes: Sequence[bytes], full_blocks: int) -> None:
         """Let others share what the first `full_blocks` blocks hold now; a twin of a known block stays private."""
@@ -95,6 +96,7 @@ class KvCache:
                 holding.private -= 1
                 holding.shared.append(name)
                 self._references[name] = 1
+                self._tell(name, here=True)
         holding.committed = max(holding.committed, min(full_blocks, len(hashes)))
 
     def release(self, holding: Holding) -> None:
@@ -109,6 +111,19 @@ class KvCache:
         holding.private = 0
         holding.shared = []
         holding.committed = 0
+
+    def news(self) -> tuple[list[bytes], list[bytes]]:
+        """Blocks that can be shared since the last call, and those that cannot any more."""
+        came = [name for name, here in self._news.items() if here]
+        went = [name for name, here in self._news.items() if not here]
+        self._news.clear()
+        return came, went
+
+    def _tell(self, name: bytes, *, here: bool) -> None:
+        if self._news.get(name, here) is here:
+            self._news[name] = here
+        else:
+            del self._news[name]
 
     def check_integrity(self, holdings: Sequence[Holding]) -> None:
         """Assert that the books agree with `holdings`, which are all there are."""
