@@ -8,7 +8,6 @@ from sagellm.scheduler.candidates import Candidates
 from sagellm.scheduler.phases import Phase, phases_of
 from sagellm_schemas import EngineState, InstanceInfo, InstanceStats, subjects
 
-
 STEPS_AHEAD = 2
 """How many steps' worth of prompts an instance is given at a time: what it computes now, and the step after."""
 
@@ -18,8 +17,8 @@ class Instance:
 
     `last_turn` is the number of the dispatch that last chose this instance. `suspects` ran there at the latest
     heartbeat without our having sent them, `strays` at two in a row. `heard_s` is on the monotonic clock.
-    `seed` is a hash of the id. `watchers` hear of every change of credits. `unread_tokens` are those of the prompts
-    that are assigned and have no first token yet.
+    `seed` is a hash of the id. `watchers` hear of every change of credits. `unread_tokens` are those of
+    assigned prompts without a first token yet.
     """
 
     __slots__ = (

@@ -269,6 +269,7 @@ class SimulatedEngine:
                 ended.append((job, "handed_over"))
             else:
                 self._start_decoding(job)
+                ended.append((job, "started"))
         for job in finished:
             self._prefilling.remove(job)
         self._chunks = []

@@ -6,7 +6,7 @@ from typing import Literal
 
 from .kv import Holding
 
-End = Literal["", "finished", "handed_over", "returned"]
+End = Literal["", "started", "finished", "handed_over", "returned"]
 
 
 class Job:

@@ -98,7 +98,10 @@ class Simulation:
             engine = self.cluster.engines[id_]
             if engine.boundary_s != boundary_s:  # it was cut, and ended earlier
                 continue
-            for job, _end in engine.complete():
+            for job, end in engine.complete():
+                if end == "started":
+                    self._scheduler.started(self._live[job.id].tracked)
+                    continue
                 self._finish(job, now_s)
             stopped.add(id_)
             self._begin(id_, now_s)

@@ -22,10 +22,10 @@ class SloAware(BasePolicy):
     """Two groups, those in time and those that are late.
 
     In time: by `latest start + work_weight * work`, work being the instance time that it takes: of requests that
-    press about equally the smaller goes first, so that more of them make it. A request is late when it comes up and
-    its predicted first token, or end, would miss. Late ones run, by arrival, when nothing else waits; and those that
-    have waited for `late_bound_s` run beside the others, with `late_share` of the time: late work cannot starve, nor
-    can it, in a long overload, make everything else late.
+    press about equally the smaller goes first, so that more of them make it. A request is late when it comes up
+    and its predicted first token, or end, would miss. Late ones run, by arrival, when nothing else waits; those
+    that have waited for `late_bound_s` run beside the others, with `late_share` of the time. So late work cannot
+    starve, nor can it, in a long overload, make everything else late.
     """
 
     name: ClassVar[str] = "slo_aware"
