@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     )
     ageing_s: float = Field(30.0, gt=0, description="how much longer each step down in priority may wait")
     late_bound_s: float = Field(
-        60.0, gt=0, description="slo_aware: a late request goes before all that arrives this much after it"
+        60.0, gt=0, description="slo_aware: a late request that has waited so long gets its turn, in time or not"
     )
     tier_weights: dict[str, float] = Field(
         default_factory=lambda: {"free": 0.5, "standard": 1.0, "premium": 2.0, "enterprise": 4.0},

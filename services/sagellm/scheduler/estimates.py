@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import ceil
 from statistics import fmean
 
+from sagellm.scheduler.instances import STEPS_AHEAD
 from sagellm.scheduler.output_lengths import OutputLengths
 from sagellm.scheduler.prediction_errors import PredictionError
 from sagellm.scheduler.requests import TrackedRequest
@@ -30,21 +31,29 @@ class ModelPace:
     chunk_tokens: int
     interval_s: float
     """From one output token to the next."""
+    output_token_s: float
+    """What of an instance's time one output token takes, as it shares its step with others."""
+    instances: int = 1
 
 
 def _pace_of(workers: list[_Worker]) -> ModelPace:
     paces = [(worker.steps.pace, worker) for worker in workers]
+    interval_s = fmean(
+        worker.steps.mean_step_s or pace.step_s(worker.running, worker.running) for pace, worker in paces
+    )
+    running = fmean(worker.running for worker in workers)
+    token_s = fmean(pace.per_token_s + pace.per_running_s for pace, _ in paces)
     return ModelPace(
         step_s=fmean(pace.step_s(worker.running, worker.running) for pace, worker in paces),
         prompt_token_s=fmean(pace.per_token_s for pace, _ in paces),
         chunk_tokens=max(1, round(fmean(worker.chunk_tokens for worker in workers))),
-        interval_s=fmean(
-            worker.steps.mean_step_s or pace.step_s(worker.running, worker.running) for pace, worker in paces
-        ),
+        interval_s=interval_s,
+        output_token_s=token_s + fmean(pace.base_s for pace, _ in paces) / max(1.0, running),
+        instances=len(workers),
     )
 
 
-UNSEEN = ModelPace(PRIOR.base_s, PRIOR.per_token_s, DEFAULT_CHUNK_TOKENS, PRIOR.base_s)
+UNSEEN = ModelPace(PRIOR.base_s, PRIOR.per_token_s, DEFAULT_CHUNK_TOKENS, PRIOR.base_s, PRIOR.base_s)
 
 
 class Estimates:
@@ -92,10 +101,25 @@ class Estimates:
         return found
 
     def prefill_s(self, request: TrackedRequest) -> float:
-        """From dispatch to the first new token: the prompt in chunks, beside what runs."""
+        """From dispatch to the first new token: the prompt in chunks, beside what runs.
+
+        On a busy instance it first waits for the end of a step, and for prompts that came before it.
+        """
         pace = self.pace(request.request.model)
         tokens = request.prompt_tokens + len(request.resume_token_ids)
-        return ceil(tokens / pace.chunk_tokens) * pace.step_s + tokens * pace.prompt_token_s
+        alone_s = ceil(tokens / pace.chunk_tokens) * pace.step_s + tokens * pace.prompt_token_s
+        return alone_s + pace.interval_s * (1 + STEPS_AHEAD) / 2
+
+    def instances(self, request: TrackedRequest) -> int:
+        """How many instances serve its model, at least 1."""
+        return self.pace(request.request.model).instances
+
+    def work_s(self, request: TrackedRequest) -> float:
+        """How much of an instance's time it takes: less than it lasts, since others run beside it."""
+        pace = self.pace(request.request.model)
+        left = self.output_tokens(request) - len(request.resume_token_ids)
+        tokens = request.prompt_tokens + len(request.resume_token_ids)
+        return tokens * pace.prompt_token_s + max(0, left) * pace.output_token_s
 
     def service_s(self, request: TrackedRequest) -> float:
         """From dispatch to the last token, if the answer is as long as is expected."""

@@ -123,9 +123,11 @@ class Simulation:
                 continue
             for job, end in engine.complete():
                 live = self._live[job.id]
-                if end == "finished":
+                if end == "started":
+                    self._scheduler.started(live.tracked)
+                elif end == "finished":
                     self._finish(live, now_s)
-                elif end == "handed_over":
+                else:
                     self._scheduler.handed_over(live.tracked)
                     self._handed_over.append((live, id_))
             self._begin(id_, now_s)
