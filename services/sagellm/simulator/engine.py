@@ -230,6 +230,7 @@ class SimulatedEngine:
         hits = self.kv.hits(job.hashes, (job.context - 1) // self.kv.block_size)
         blocks = self.kv.blocks(job.context)
         if not self.kv.can_hold(job.hashes, hits, blocks):
+            self.kv.touch(job.hashes[:hits])
             return False
         heapq.heappop(self._waiting)
         self.kv.share(job.holding, job.hashes[:hits])

@@ -67,6 +67,12 @@ class KvCache:
         idle = sum(name in self._idle for name in hashes[:hits])
         return blocks - hits + idle <= self.num_free
 
+    def touch(self, hashes: Sequence[bytes]) -> None:
+        """Somebody has looked for these blocks, which are here: those that nobody holds count as just used."""
+        for name in reversed(hashes):
+            if name in self._idle:
+                self._idle.move_to_end(name)
+
     def share(self, holding: Holding, hashes: Sequence[bytes]) -> None:
         """Give an empty holding blocks that are here."""
         for name in hashes:

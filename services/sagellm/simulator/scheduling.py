@@ -87,9 +87,7 @@ class SimulatedScheduler:
 
     def started(self, tracked: TrackedRequest) -> None:
         """A report has come: it has its first token, so its instance has room for other prompts."""
-        instance = self._instances.get(tracked.instance)
-        assert instance is not None, "instances do not go away here"
-        instance.started(tracked.id)
+        self._instance(tracked).started(tracked.id)
 
     def ended(self, tracked: TrackedRequest, output_tokens: int, now_s: float) -> None:
         """A report has come: its credit is free, its output is learned from and accounted."""
