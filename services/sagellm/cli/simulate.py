@@ -143,7 +143,7 @@ def _find(
     from sagellm.simulator.report import goodput_document, show_goodput
 
     with showing(None) as progress:
-        found = [find_goodput(scenario.at_rate(seed, progress), seed, wanted, start) for seed in seeds]
+        found = [find_goodput(scenario.at_rate(seed, wanted, progress), seed, wanted, start) for seed in seeds]
     if as_json:
         _print_json(goodput_document(setup, wanted, found))
     else:

@@ -107,6 +107,10 @@ class Cluster:
                 max_batched_tokens=plan.budget,
             )
 
+    def price_per_s(self, instance_id: str) -> float:
+        """What an instance costs."""
+        return self._infos[instance_id].price_per_hour / 3600
+
     def heartbeats(self) -> list[InstanceStats]:
         """What every instance tells of itself now."""
         return [

@@ -121,6 +121,10 @@ class SimulatedEngine:
         ended.extend(self._complete_chunks(now_s))
         return ended
 
+    def generated(self, job: Job) -> int:
+        """Tokens of its answer up to the latest run that is complete."""
+        return job.generated + (len(self._ends_s) - job.first_step if job in self._decoding else 0)
+
     def free(self, job: Job) -> None:
         """The KV of a job that was handed over is not needed any more."""
         self._leased.remove(job)

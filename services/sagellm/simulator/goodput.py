@@ -12,7 +12,10 @@ MOST_DOUBLINGS = 12
 
 
 class Goodput(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one seed: the best run found, and every rate that was tried, with its attainment."""
+    """Of one seed: the best run found, and every rate that was tried, with its attainment.
+
+    A run that could not pass any more was stopped; its attainment counts what was left as missed.
+    """
 
     seed: int
     rate_scale: float

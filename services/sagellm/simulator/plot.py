@@ -42,7 +42,7 @@ def write_run_png(outcomes: Sequence[Outcome], title: str, path: Path) -> None:
 
 
 def write_goodput_png(found: Sequence[Goodput], rate_rps: float, wanted: float, title: str, path: Path) -> None:
-    """Attainment at every rate that was tried, one line for each seed.
+    """Attainment at every rate that passed, one line for each seed.
 
     Raises:
         SettingsError: the file cannot be written.
@@ -53,13 +53,13 @@ def write_goodput_png(found: Sequence[Goodput], rate_rps: float, wanted: float, 
     figure, axis = pyplot.subplots(figsize=(6.4, 4.4), layout="constrained")
     for search in found:
         axis.plot(
-            [scale * rate_rps for scale, _ in search.tried],
-            [share for _, share in search.tried],
+            [scale * rate_rps for scale, share in search.tried if share >= wanted],
+            [share for _, share in search.tried if share >= wanted],
             marker="o",
             label=f"seed {search.seed}",
         )
     axis.axhline(wanted, color="grey", linestyle="--")
-    axis.set(xlabel="requests/s offered", ylabel="attainment", ylim=(0, 1.02))
+    axis.set(xlabel="requests/s offered", ylabel="attainment", ylim=(0.9 * wanted, 1.01))
     axis.grid(alpha=0.3)
     axis.legend()
     _save(figure, title, path)

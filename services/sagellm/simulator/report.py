@@ -70,6 +70,20 @@ def show_run(result: RunResult, console: Console) -> None:
         f"within their SLOs; {result.output_tokens_per_s:.0f} output tokens/s; "
         f"prefix hit rate {result.overall.prefix_hit_rate:.1%}"
     )
+    for group, wait in result.overall.wait_ms_by_group.items():
+        console.print(
+            f"waited {group}: {wait.count} requests, {wait.p50:.0f} ms p50, {wait.p99:.0f} p99, {wait.max:.0f} max"
+        )
+    if result.cost_per_met is not None and result.cost_reserved:
+        console.print(
+            f"cost {result.cost:.4g} while busy, {result.cost_per_met:.4g} per request within its SLOs; "
+            f"{result.cost_reserved:.4g} all along"
+        )
+    if result.fairness_gap_tokens is not None:
+        console.print(
+            f"fairness gap {result.fairness_gap_tokens:.0f} weighted tokens; "
+            f"bound {result.fairness_bound_tokens or 0:.0f}"
+        )
 
 
 def show_goodput(wanted: float, found: Sequence[Goodput], console: Console) -> None:

@@ -5,14 +5,18 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 import numpy as np
 
+from .fairness import bound_tokens
 from .outcome import Outcome
+from .simulation import Simulation
 
 ALL = "all"
+MAX_GROUPS = 10
 
 
 class Spread(msgspec.Struct, frozen=True):
     """Mean and percentiles; all 0 where there is nothing."""
 
+    count: int = 0
     mean: float = 0.0
     p50: float = 0.0
     p90: float = 0.0
@@ -24,8 +28,8 @@ class Spread(msgspec.Struct, frozen=True):
 class ClassResult(msgspec.Struct, frozen=True, kw_only=True):
     """One class. Attainments are shares of all its requests: what did not finish has met no SLO.
 
-    Times are of the requests that finished. `by_group` counts requests by the policy's group in which they waited
-    when they were dispatched, where a policy has several.
+    Times are of the requests that finished. `wait_ms_by_group` tells waits by the policy's group in which requests
+    were when they were dispatched ("late" are those that slo_aware relegated), where a policy has a few.
     """
 
     requests: int
@@ -45,11 +49,16 @@ class ClassResult(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
     prefix_hit_rate: float
     preemptions: int
-    by_group: dict[str, int]
+    wait_ms_by_group: dict[str, Spread]
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. Rates are over the time from the first arrival to the last ending."""
+    """One run. Rates are over the time from the first arrival to the last ending.
+
+    `cost` is what the instances cost while they were busy, `cost_reserved` what they cost all along, in the
+    currency of their prices. The fairness gap is in weighted tokens (`fairness.ServiceGap`), its bound that of
+    virtual token counters; both are None where there are no users to compare.
+    """
 
     seed: int
     offered_rps: float
@@ -57,6 +66,11 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     finished_per_s: float
     met_per_s: float
     output_tokens_per_s: float
+    cost: float
+    cost_reserved: float
+    cost_per_met: float | None
+    fairness_gap_tokens: float | None
+    fairness_bound_tokens: float | None
     classes: dict[str, ClassResult]
 
     @property
@@ -65,20 +79,32 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
         return self.classes[ALL]
 
 
-def summarize(outcomes: Sequence[Outcome], seed: int, rate_scale: float, duration_s: float) -> RunResult:
-    """The result of one run; `duration_s` is when its last request ended."""
-    ordered = sorted(outcomes, key=lambda outcome: outcome.request.arrival_s)
+def summarize(simulation: Simulation, seed: int, rate_scale: float) -> RunResult:
+    """The result of a run that is over."""
+    duration_s = simulation.now_s
+    ordered = sorted(simulation.outcomes, key=lambda outcome: outcome.request.arrival_s)
     kinds = sorted({outcome.request.kind for outcome in ordered})
     classes = {kind: _class_result([o for o in ordered if o.request.kind == kind]) for kind in kinds}
     overall = _class_result(ordered)
     span_s = ordered[-1].request.arrival_s / rate_scale if ordered else 0.0
+    met = sum(o.met for o in ordered)
+    cluster, plan = simulation.cluster, simulation.plan
+    cost = sum(cluster.price_per_s(id_) * engine.busy_s for id_, engine in cluster.engines.items())
+    measured = simulation.gap.measures
+    longest = max((outcome.request.input_tokens for outcome in ordered), default=0)
+    batch_tokens = plan.num_blocks * plan.block_size * len(cluster.engines)
     return RunResult(
         seed=seed,
         offered_rps=_rate(len(ordered), span_s),
         duration_s=duration_s,
         finished_per_s=_rate(overall.finished, duration_s),
-        met_per_s=_rate(sum(o.met for o in ordered), duration_s),
+        met_per_s=_rate(met, duration_s),
         output_tokens_per_s=_rate(overall.output_tokens, duration_s),
+        cost=cost,
+        cost_reserved=sum(map(cluster.price_per_s, cluster.engines)) * duration_s,
+        cost_per_met=cost / met if met else None,
+        fairness_gap_tokens=simulation.gap.gap_tokens if measured else None,
+        fairness_bound_tokens=bound_tokens(longest, batch_tokens) if measured else None,
         classes={**classes, ALL: overall},
     )
 
@@ -86,7 +112,7 @@ def summarize(outcomes: Sequence[Outcome], seed: int, rate_scale: float, duratio
 def _class_result(outcomes: Sequence[Outcome]) -> ClassResult:
     finished = [outcome for outcome in outcomes if outcome.status == "finished"]
     input_tokens = sum(outcome.request.input_tokens for outcome in finished)
-    groups = [outcome.group for outcome in finished]
+    groups = sorted({outcome.group for outcome in finished})
     return ClassResult(
         requests=len(outcomes),
         finished=len(finished),
@@ -105,7 +131,11 @@ def _class_result(outcomes: Sequence[Outcome]) -> ClassResult:
         output_tokens=sum(outcome.output_tokens for outcome in finished),
         prefix_hit_rate=sum(o.cached_tokens for o in finished) / input_tokens if input_tokens else 0.0,
         preemptions=sum(outcome.preemptions for outcome in finished),
-        by_group={name: groups.count(name) for name in sorted(set(groups))} if len(set(groups)) < 10 else {},
+        wait_ms_by_group={
+            name: spread(outcome.wait_ms for outcome in finished if outcome.group == name)
+            for name in groups
+            if 1 < len(groups) <= MAX_GROUPS
+        },
     )
 
 
@@ -115,7 +145,7 @@ def spread(values: Iterable[float]) -> Spread:
     if not len(found):
         return Spread()
     p50, p90, p95, p99 = map(float, np.percentile(found, (50, 90, 95, 99)))
-    return Spread(float(found.mean()), p50, p90, p95, p99, float(found.max()))
+    return Spread(len(found), float(found.mean()), p50, p90, p95, p99, float(found.max()))
 
 
 def _share(outcomes: Sequence[Outcome], holds: Callable[[Outcome], bool]) -> float:

@@ -38,9 +38,9 @@ class Scenario:
         return len(self.requests) / span_s if span_s > 0 else 0.0
 
     def run(
-        self, seed: int, rate_scale: float, progress: Progress | None = None
+        self, seed: int, rate_scale: float, progress: Progress | None = None, least_attainment: float = 0.0
     ) -> tuple[RunResult, list[Outcome]]:
-        """One run; the same seed and rate give the same result.
+        """One run; the same seed and rate give the same result. It stops when `least_attainment` is out of reach.
 
         Raises:
             SettingsError: there is no such policy or routing strategy, or the cluster cannot be.
@@ -56,13 +56,16 @@ class Scenario:
             make_pd_policy(self.pd_policy),
             rate_scale,
             progress and (lambda ended: progress(ended, total)),
+            int((1 - least_attainment) * total + 1e-9),
         )
-        outcomes = simulation.run()
-        return summarize(outcomes, seed, rate_scale, simulation.now_s), outcomes
+        simulation.run()
+        return summarize(simulation, seed, rate_scale), simulation.outcomes
 
-    def at_rate(self, seed: int, progress: Progress | None = None) -> Callable[[float], RunResult]:
-        """Runs that differ in their rate only."""
-        return lambda rate_scale: self.run(seed, rate_scale, progress)[0]
+    def at_rate(
+        self, seed: int, attainment: float, progress: Progress | None = None
+    ) -> Callable[[float], RunResult]:
+        """Runs that differ in their rate only, and stop as soon as `attainment` is out of reach."""
+        return lambda rate_scale: self.run(seed, rate_scale, progress, attainment)[0]
 
     def _prepare(self, seed: int) -> list[TraceRequest]:
         return [

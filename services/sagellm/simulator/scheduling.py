@@ -55,8 +55,8 @@ class SimulatedScheduler:
         tracked.status = RequestStatus.QUEUED
         self._queue.push(tracked, now_s)
 
-    def assign(self, now_s: float) -> Iterator[tuple[TrackedRequest, Instance, Phase]]:
-        """One pass: who runs where from now on, and how much of it."""
+    def assign(self, now_s: float) -> Iterator[tuple[TrackedRequest, Instance, Phase, str]]:
+        """One pass: who runs where from now on, how much of it, and in which group of the policy it waited."""
         if not self._queue:
             return
         while self._pd.available(self._model) and (tracked := self._queue.first(now_s)) is not None:
@@ -65,10 +65,11 @@ class SimulatedScheduler:
             allowed = self._policy.among(tracked, candidates, now_s)
             if not allowed:
                 break
+            group = self._policy.group(tracked, now_s)
             self._queue.pop(now_s)
             instance = preferred(tracked, allowed) or self._router.choose(tracked, allowed)
             self._dispatch(tracked, instance, now_s)
-            yield tracked, instance, phase
+            yield tracked, instance, phase, group
 
     def go_on(self, tracked: TrackedRequest) -> Instance | None:
         """Where a request decodes whose prompt is computed elsewhere; None if there is no room yet."""

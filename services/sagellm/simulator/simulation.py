@@ -14,10 +14,11 @@ from sagellm.scheduler.phases import Phase
 from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm.scheduler.routing import Router
-from sagellm_schemas import InferenceRequest, SamplingParams
+from sagellm_schemas import InferenceRequest, RequestStatus, SamplingParams
 from sagellm_schemas.prefix import block_hashes, short_hash
 
 from .cluster import MODEL, Cluster, ClusterPlan
+from .fairness import INPUT_WEIGHT, OUTPUT_WEIGHT, ServiceGap
 from .job import Job
 from .outcome import Outcome
 from .scheduling import SimulatedScheduler
@@ -45,6 +46,7 @@ class Simulation:
     """One run; `run` it once.
 
     Arrivals are `TraceRequest.arrival_s / rate_scale`. `progress` is told the number of requests that have ended.
+    With `most_missed` the run stops when more than so many have missed an SLO; what is left counts as unfinished.
     """
 
     def __init__(
@@ -56,12 +58,13 @@ class Simulation:
         pd_policy: PdPolicy,
         rate_scale: float = 1.0,
         progress: Callable[[int], None] | None = None,
+        most_missed: int | None = None,
     ) -> None:
         self._requests = requests
-        self._plan = plan
-        self._policy = policy
+        self.plan = plan
         self._rate_scale = rate_scale
         self._progress = progress
+        self._may_miss = inf if most_missed is None else most_missed
         self.cluster = Cluster(plan)
         self._scheduler = SimulatedScheduler(
             policy, router, pd_policy, self.cluster.known, MODEL, plan.transfer_s_per_token
@@ -74,12 +77,14 @@ class Simulation:
         self._live: dict[str, _Live] = {}
         self.outcomes: list[Outcome] = []
         self.now_s = 0.0
+        self.gap = ServiceGap({request.user for request in requests})
+        self._served: dict[str, float] = {}
 
     def run(self) -> list[Outcome]:
         """Every request's outcome, in the order in which they ended."""
         arrived = 0
         next_beat_s = 0.0
-        while True:
+        while self._may_miss >= 0:
             arrival_s = self._arrival_s(arrived)
             now_s = min(
                 arrival_s,
@@ -99,7 +104,10 @@ class Simulation:
                 self._arrive(arrived, now_s)
                 arrived += 1
             self._dispatch(now_s)
-        assert not self._live, "requests are left over"
+        if self._may_miss >= 0:
+            assert not self._live, "requests are left over"
+        left = [live.trace for live in self._live.values()] + list(self._requests[arrived:])
+        self.outcomes.extend(Outcome(request=request, status="unfinished") for request in left)
         return self.outcomes
 
     def _arrival_s(self, number: int) -> float:
@@ -108,11 +116,25 @@ class Simulation:
     def _beat(self, now_s: float) -> None:
         """Every instance tells how it is, and what its prefix cache holds."""
         self._scheduler.heard(self.cluster.heartbeats(), EPOCH_S + now_s)
+        if self.gap.measures:
+            self._measure_gap()
         index = self.cluster.known.prefixes(MODEL)
         for id_, engine in self.cluster.engines.items():
             came, went = engine.kv.news()
             index.remove(id_, map(short_hash, went))
             index.add(id_, map(short_hash, came))
+
+    def _measure_gap(self) -> None:
+        service: dict[str, float] = dict(self._served)
+        waiting: set[str] = set()
+        for live in self._live.values():
+            user = live.trace.user
+            if live.tracked.status is RequestStatus.QUEUED:
+                waiting.add(user)
+            else:
+                written = self.cluster.engines[live.tracked.instance].generated(live.job)
+                service[user] = service.get(user, 0.0) + _service(live.trace.input_tokens, written)
+        self.gap.sample(service, waiting)
 
     def _complete_steps(self, now_s: float) -> None:
         """End the steps that end now, and begin the next ones."""
@@ -146,7 +168,7 @@ class Simulation:
     def _arrive(self, number: int, now_s: float) -> None:
         trace = self._requests[number]
         tokens = trace.token_ids(number * ID_GAP)
-        hashes = list(block_hashes(tokens, self._plan.block_size)) if trace.blocks else None
+        hashes = list(block_hashes(tokens, self.plan.block_size)) if trace.blocks else None
         prompt = tokens[: trace.input_tokens]
         request = InferenceRequest(
             model=MODEL,
@@ -167,7 +189,7 @@ class Simulation:
         output_tokens = min(trace.output_tokens, trace.max_tokens or trace.output_tokens)
         job = Job(request.id, trace.input_tokens, output_tokens, trace.priority, hashes)
         live = self._live[request.id] = _Live(trace, tracked, job)
-        engine = next(iter(self.cluster.engines.values()))
+        engine = next(iter(self.cluster.engines.values()))  # all are of one size
         if not engine.fits(job):
             self._refuse(live, "it does not fit the KV cache")
             return
@@ -180,12 +202,12 @@ class Simulation:
             if self._scheduler.go_on(live.tracked) is None:
                 break
             self._handed_over.popleft()
-            arrives_s = now_s + live.job.computed * self._plan.transfer_s_per_token
+            arrives_s = now_s + live.job.computed * self.plan.transfer_s_per_token
             heapq.heappush(self._transfers, (arrives_s, live.tracked.sequence, live, source))
-        for tracked, instance, phase in self._scheduler.assign(EPOCH_S + now_s):
+        for tracked, instance, phase, group in self._scheduler.assign(EPOCH_S + now_s):
             live = self._live[tracked.id]
             live.wait_s = now_s - (tracked.arrival_s - EPOCH_S)
-            live.group = self._policy.group(tracked, EPOCH_S + now_s)
+            live.group = group
             live.job.hands_over = phase is Phase.PREFILL
             self.cluster.engines[instance.id].add(live.job, now_s)
             touched[instance.id] = None
@@ -201,6 +223,8 @@ class Simulation:
     def _finish(self, live: _Live, now_s: float) -> None:
         job = live.job
         del self._live[job.id]
+        user = live.trace.user
+        self._served[user] = self._served.get(user, 0.0) + _service(job.input_tokens, job.generated)
         self._scheduler.ended(live.tracked, job.generated, EPOCH_S + now_s)
         times_ms = np.frombuffer(job.token_times_s) * 1000
         arrival_ms = live.trace.arrival_s / self._rate_scale * 1000
@@ -228,8 +252,13 @@ class Simulation:
 
     def _end(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
+        self._may_miss -= not outcome.met
         if self._progress is not None and not len(self.outcomes) % 500:
             self._progress(len(self.outcomes))
+
+
+def _service(input_tokens: int, output_tokens: int) -> float:
+    return INPUT_WEIGHT * input_tokens + OUTPUT_WEIGHT * output_tokens
 
 
 def p99(gaps_ms: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:
