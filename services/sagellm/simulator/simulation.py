@@ -38,6 +38,7 @@ class _Live:
     trace: TraceRequest
     tracked: TrackedRequest
     job: Job
+    arrived_s: float
     wait_s: float = 0.0
     group: str = ""
 
@@ -188,7 +189,7 @@ class Simulation:
         tracked = TrackedRequest(request, number + 1, "", "", trace.priority, EPOCH_S + now_s)
         output_tokens = min(trace.output_tokens, trace.max_tokens or trace.output_tokens)
         job = Job(request.id, trace.input_tokens, output_tokens, trace.priority, hashes)
-        live = self._live[request.id] = _Live(trace, tracked, job)
+        live = self._live[request.id] = _Live(trace, tracked, job, now_s)
         engine = next(iter(self.cluster.engines.values()))  # all are of one size
         if not engine.fits(job):
             self._refuse(live, "it does not fit the KV cache")
@@ -206,7 +207,7 @@ class Simulation:
             heapq.heappush(self._transfers, (arrives_s, live.tracked.sequence, live, source))
         for tracked, instance, phase, group in self._scheduler.assign(EPOCH_S + now_s):
             live = self._live[tracked.id]
-            live.wait_s = now_s - (tracked.arrival_s - EPOCH_S)
+            live.wait_s = now_s - live.arrived_s
             live.group = group
             live.job.hands_over = phase is Phase.PREFILL
             self.cluster.engines[instance.id].add(live.job, now_s)
@@ -227,7 +228,7 @@ class Simulation:
         self._served[user] = self._served.get(user, 0.0) + _service(job.input_tokens, job.generated)
         self._scheduler.ended(live.tracked, job.generated, EPOCH_S + now_s)
         times_ms = np.frombuffer(job.token_times_s) * 1000
-        arrival_ms = live.trace.arrival_s / self._rate_scale * 1000
+        arrival_ms = live.arrived_s * 1000
         gaps_ms = np.diff(times_ms)
         self._end(
             Outcome(
