@@ -73,9 +73,10 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
             if search["result"] is not None
         ]
         late = [wait for wait in waits if wait]
-        relegated = (
-            f"{sum(w['count'] for w in late)}, wait ≤ {max(w['max'] for w in late) / 1000:.1f} s" if late else "–"
-        )
+        relegated = "none"
+        if late:
+            longest_s = max(wait["max"] for wait in late) / 1000
+            relegated = f"{sum(wait['count'] for wait in late)}, wait at most {longest_s:.1f} s"
         lines.append(
             f"| {policy} | {sum(rates) / len(rates):.2f} | {min(rates):.2f} to {max(rates):.2f} | "
             + " | ".join(shares)
