@@ -14,6 +14,7 @@ from .enums import (
 from .errors import (
     AttemptsExhausted,
     BrokerError,
+    BudgetExceeded,
     ContextLengthExceeded,
     DeadlineExceeded,
     EngineError,
@@ -56,13 +57,14 @@ from .instances import (
 )
 from .request import ChatMessage, InferenceRequest
 from .sampling import SamplingParams
-from .work import Cancel, DeadLetter, Ended, WorkItem, WorkReport
+from .work import Cancel, DeadLetter, Ended, Tariff, WorkItem, WorkReport
 
 __all__ = [
     "JSON",
     "MSGPACK",
     "AttemptsExhausted",
     "BrokerError",
+    "BudgetExceeded",
     "Cancel",
     "Cancelled",
     "ChatMessage",
@@ -105,6 +107,7 @@ __all__ = [
     "SageError",
     "SamplingParams",
     "SettingsError",
+    "Tariff",
     "Terminal",
     "TokenLogprob",
     "Tokens",

@@ -82,7 +82,9 @@ prompts = st.one_of(
     st.integers(1, 40).map(lambda n: list(range(n))),  # they share their beginnings
     st.tuples(st.integers(1, 9), st.integers(1, 40)).map(lambda p: [p[0] * 1000 + i for i in range(p[1])]),
 )
-works = st.lists(st.tuples(st.integers(0, 30), prompts, st.integers(1, 20), st.sampled_from([0, 2, 2])), max_size=12)
+works = st.lists(
+    st.tuples(st.integers(0, 30), prompts, st.integers(1, 20), st.sampled_from([0, 2, 2])), max_size=12
+)
 
 
 @settings(deadline=None)
