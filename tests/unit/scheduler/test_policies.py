@@ -259,7 +259,7 @@ def test_work_that_may_wait_waits_for_the_cheapest_instance_until_it_must_start(
     (cheap,) = policy.among(pressing, candidates, 0.0)
     assert cheap.info.price_per_hour == 1.0
     cheap.assign("r0", 1)
-    (dear,) = policy.among(pressing, candidates, 0.0)
+    (dear,) = policy.among(pressing, candidates, 1.0)
     assert dear.info.price_per_hour == 4.0
     assert not policy.among(patient, candidates, 0.0)
     assert policy.among(patient, candidates, 41.0)

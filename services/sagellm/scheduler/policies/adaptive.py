@@ -25,10 +25,10 @@ KEEP_S = 15.0
 class Adaptive(BasePolicy):
     """Delegates to one of the other policies: `active` names it and `reason` says why.
 
-    In this order: slo_aware if there are deadlines, cost_optimized if there is work that may wait and two prices,
-    priority if there are several priorities, fair if one of many users takes most, else fifo. Usage is charged to
-    `fair` all the time, so that it knows everybody when its turn comes. Where prices differ, cheap places fill
-    first.
+    The first that fits: cost_optimized, if there is work that may wait, prices differ, and requests do not miss
+    their deadlines while they wait; slo_aware, if there are deadlines; priority, if there are several; fair, if one
+    of many users sends most; fifo. Usage is charged to `fair` all the time, so that it knows everybody when its turn
+    comes. Where prices differ, cheap places fill first.
     """
 
     name: ClassVar[str] = "adaptive"
@@ -95,6 +95,7 @@ class Adaptive(BasePolicy):
     def left(self, request: TrackedRequest, now_s: float) -> None:
         """Pass it on."""
         del self._waiting[request.sequence]
+        self._traffic.dispatched(request, now_s)
         self._policy.left(request, now_s)
 
     def charge(self, request: TrackedRequest, input_tokens: int = 0, output_tokens: int = 0) -> None:

@@ -15,11 +15,14 @@ from .options import PolicyOptions
 PRESSING = "pressing"
 DEFERRABLE = "deferrable"
 
+MOMENT_S = (0.0, 0.2, 0.5)
+"""How long a CRITICAL, HIGH or NORMAL request without a deadline may wait for a cheap place."""
+
 
 class CostOptimized(BasePolicy):
     """Two groups. Pressing work goes first, as under priority but not later than by its deadline, and fills cheap
-    places before dear ones. Work that may wait (LOW, BACKGROUND, or with a deadline) goes behind it, and only where
-    it is cheapest, until half of the time in which it could start is over, or its priority may wait no longer.
+    places before dear ones. Work that may wait (LOW, BACKGROUND, or with a deadline) goes behind it, and only
+    where it is cheapest, until half of the time in which it could start is over, or its priority's time to wait.
     """
 
     name: ClassVar[str] = "cost_optimized"
@@ -56,7 +59,7 @@ class CostOptimized(BasePolicy):
             # Half of the time that is left is kept for what predictions do not see.
             return request.arrival_s + (latest_s - request.arrival_s) / 2
         if request.priority < RequestPriority.LOW:
-            return 0.0
+            return request.arrival_s + MOMENT_S[request.priority]
         return request.arrival_s + request.priority * self._options.ageing_s
 
 

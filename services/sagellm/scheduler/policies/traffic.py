@@ -1,11 +1,13 @@
 """What kind of traffic comes: shares of the latest arrivals, and the policy that suits them."""
 
 from collections import Counter
+from math import inf
 from typing import TypeVar
 
 from sagellm.scheduler.requests import TrackedRequest
 
 from .cost_optimized import is_deferrable
+from .deadlines import due_s
 from .options import PolicyOptions
 
 WINDOW = 500
@@ -18,6 +20,10 @@ DEFERRABLE = 0.2
 GREEDY = 3.0
 """A user with this many times the mean of the others is greedy."""
 
+LATE = 0.02
+"""More requests than this share, dispatched after their deadlines, mean that capacity is short."""
+
+LATE_WEIGHT = 0.005
 BUSY = 0.5
 FEW = 2
 
@@ -34,6 +40,8 @@ class Traffic:
         self._deferrable = 0.0
         self._priorities: Counter[int] = Counter()
         self._users: Counter[str] = Counter()
+        self.late_share = 0.0
+        """Of the latest requests with deadlines, those that were still waiting when it passed."""
 
     def saw(self, request: TrackedRequest, now_s: float) -> None:
         """One more arrival."""
@@ -46,14 +54,21 @@ class Traffic:
         if self._total >= WINDOW:
             self._halve()
 
+    def dispatched(self, request: TrackedRequest, now_s: float) -> None:
+        """It waits no more."""
+        due = due_s(request)
+        if due < inf:
+            self.late_share += LATE_WEIGHT * ((now_s > due) - self.late_share)
+
     def suits(self, active: str, prices_differ: bool, load: float) -> tuple[str, str]:
-        """Name of the policy that suits this traffic, and why; to stay with the `active` one takes half as much."""
+        """Name of the policy that suits this traffic, and why; half as much is enough for the `active` one."""
         if self._total < FEWEST:
             return active, "too little is known yet"
         total = self._total
         enough = {active: STAYS}.get
         deadlines, deferrable = self._deadlines / total, self._deferrable / total
-        if prices_differ and deferrable >= max(DEFERRABLE, deadlines) * enough("cost_optimized", 1.0):
+        relaxed = self.late_share <= (LATE if active == "cost_optimized" else LATE / 4)
+        if prices_differ and relaxed and deferrable >= DEFERRABLE * enough("cost_optimized", 1.0):
             return "cost_optimized", f"{deferrable:.0%} of the requests may wait, and instances differ in price"
         if deadlines >= NOTABLE * enough("slo_aware", 1.0):
             return "slo_aware", f"{deadlines:.0%} of the requests have deadlines"
