@@ -14,6 +14,7 @@ from .enums import (
 from .errors import (
     AttemptsExhausted,
     BrokerError,
+    BudgetExceeded,
     ContextLengthExceeded,
     DeadlineExceeded,
     EngineError,
@@ -57,13 +58,14 @@ from .instances import (
 from .prefix_updates import PrefixUpdate
 from .request import ChatMessage, InferenceRequest
 from .sampling import SamplingParams
-from .work import Cancel, DeadLetter, Ended, WorkItem, WorkReport
+from .work import Cancel, DeadLetter, Ended, Tariff, WorkItem, WorkReport
 
 __all__ = [
     "JSON",
     "MSGPACK",
     "AttemptsExhausted",
     "BrokerError",
+    "BudgetExceeded",
     "Cancel",
     "Cancelled",
     "ChatMessage",
@@ -107,6 +109,7 @@ __all__ = [
     "SageError",
     "SamplingParams",
     "SettingsError",
+    "Tariff",
     "Terminal",
     "TokenLogprob",
     "Tokens",

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from sagellm.broker import Sender
+from sagellm.scheduler.costs import tariff_of, within_budget
 from sagellm.scheduler.endings import Endings
 from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instance
@@ -14,7 +15,7 @@ from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm.scheduler.routing import Router, preferred
-from sagellm_schemas import Ended, MessageTooLarge, Outcome, RequestStatus, WorkItem, encode
+from sagellm_schemas import BudgetExceeded, Ended, MessageTooLarge, Outcome, RequestStatus, WorkItem, encode
 
 
 class Dispatcher:
@@ -50,6 +51,7 @@ class Dispatcher:
         policy.attach(estimates)
         self._due = asyncio.Event()
         self._turns = 0
+        self._too_dear: list[TrackedRequest] = []
 
     def enqueue(self, tracked: TrackedRequest) -> None:
         """Let a request wait for an instance."""
@@ -117,14 +119,31 @@ class Dispatcher:
                 queue.pop(now_s)
                 instance = preferred(tracked, allowed) or self._router.choose(tracked, allowed)
                 self._dispatch(tracked, instance, now_s)
+            self._put_back(queue, now_s)
         self._metrics.dispatches.inc(self._turns - turns_before)
 
+    def _put_back(self, queue: RequestQueue, now_s: float) -> None:
+        """What could only have run where it is too dear waits for a cheaper place."""
+        for tracked in self._too_dear:
+            queue.push(tracked, now_s)
+        self._too_dear.clear()
+
     def _dispatch(self, tracked: TrackedRequest, instance: Instance, now_s: float) -> None:
+        tariff = tariff_of(instance.info.price_per_hour, self._estimates.pace(tracked.request.model))
+        try:
+            request = within_budget(tracked.request, tracked.prompt_tokens, tariff)
+        except BudgetExceeded as error:
+            if instance.info.price_per_hour > self._estimates.lowest_price(tracked):
+                self._too_dear.append(tracked)
+            else:
+                self._endings.fail(tracked, error.body())
+            return
         first = tracked.attempt == 0
         tracked.attempt = tracked.next_attempt(self._term)
         item = encode(
             WorkItem(
-                request=tracked.request,
+                request=request,
+                tariff=tariff,
                 attempt=tracked.attempt,
                 term=self._term,
                 resume_token_ids=tracked.resume_token_ids,

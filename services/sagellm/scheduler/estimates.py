@@ -20,6 +20,7 @@ class _Worker:
     steps: StepTimes
     running: float = 0.0
     chunk_tokens: int = DEFAULT_CHUNK_TOKENS
+    price_per_hour: float = 0.0
 
 
 @dataclass(slots=True)
@@ -34,6 +35,9 @@ class ModelPace:
     output_token_s: float
     """What of an instance's time one output token takes, as it shares its step with others."""
     instances: int = 1
+    lowest_price: float = 0.0
+    highest_price: float = 0.0
+    """Per hour."""
 
 
 def _pace_of(workers: list[_Worker]) -> ModelPace:
@@ -50,6 +54,8 @@ def _pace_of(workers: list[_Worker]) -> ModelPace:
         interval_s=interval_s,
         output_token_s=token_s + fmean(pace.base_s for pace, _ in paces) / max(1.0, running),
         instances=len(workers),
+        lowest_price=min(worker.price_per_hour for worker in workers),
+        highest_price=max(worker.price_per_hour for worker in workers),
     )
 
 
@@ -83,6 +89,7 @@ class Estimates:
             worker = self._workers[info.instance_id] = _Worker(info.model, StepTimes(self._prior(info.model)))
         worker.steps.heard(stats)
         worker.running = stats.running
+        worker.price_per_hour = info.price_per_hour
         worker.chunk_tokens = info.max_batched_tokens or DEFAULT_CHUNK_TOKENS
         self._paces.pop(info.model, None)
 
@@ -113,6 +120,15 @@ class Estimates:
     def instances(self, request: TrackedRequest) -> int:
         """How many instances serve its model, at least 1."""
         return self.pace(request.request.model).instances
+
+    def lowest_price(self, request: TrackedRequest) -> float:
+        """The lowest price per hour among the instances of its model, free or not; 0 if there are none."""
+        return self.pace(request.request.model).lowest_price
+
+    def prices_differ(self, request: TrackedRequest) -> bool:
+        """Whether the instances of its model differ in price."""
+        pace = self.pace(request.request.model)
+        return pace.lowest_price < pace.highest_price
 
     def work_s(self, request: TrackedRequest) -> float:
         """How much of an instance's time it takes: less than it lasts, since others run beside it."""

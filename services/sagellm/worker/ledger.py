@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from sagellm_schemas import Ended, PositionLogprobs, WorkItem
+from sagellm_schemas import Ended, PositionLogprobs, Tariff, WorkItem
 
 REMEMBERED_S = 60.0
 MAX_REMEMBERED = 10_000
@@ -34,6 +34,7 @@ class Job:
     stream: bool
     ack: str
     accepted_at: float
+    tariff: Tariff | None = None
     started: bool = False
     offset: int = 0
     token_ids: list[int] = field(default_factory=list)
@@ -75,6 +76,7 @@ class Ledger:
             stream=request.stream,
             ack=ack,
             accepted_at=self._clock(),
+            tariff=item.tariff,
         )
         self.jobs[job.key] = self._by_id[job.id] = job
         self.idle.clear()

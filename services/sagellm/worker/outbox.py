@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import msgspec
+
 from sagellm.broker import Sender
 from sagellm_engine.contract import StepOutput
 from sagellm_schemas import (
@@ -101,6 +103,9 @@ class Outbox:
     def _ending(self, job: Job, output: StepOutput) -> tuple[Ended, list[Event]]:
         """The report of an ending, and what the reader gets to see of it."""
         usage = output.usage or Usage()
+        if job.tariff is not None:
+            cost = job.tariff.cost(usage.prompt_tokens, usage.completion_tokens)
+            usage = msgspec.structs.replace(usage, cost=cost)
         if output.error is not None:
             error = output.error.body()
             if output.error.retryable:

@@ -43,6 +43,14 @@ class Outlook(Protocol):
         """How many instances serve its model, at least 1."""
         ...
 
+    def lowest_price(self, request: TrackedRequest) -> float:
+        """The lowest price per hour among the instances of its model, free or not; 0 if there are none."""
+        ...
+
+    def prices_differ(self, request: TrackedRequest) -> bool:
+        """Whether the instances of its model differ in price."""
+        ...
+
     def output_tokens(self, request: TrackedRequest) -> int:
         """How many tokens it will probably answer with, those that its reader holds included; cautious."""
         ...
@@ -127,6 +135,14 @@ class Unknown:
     def instances(self, request: TrackedRequest) -> int:
         """One."""
         return 1
+
+    def lowest_price(self, request: TrackedRequest) -> float:
+        """Nothing costs anything."""
+        return 0.0
+
+    def prices_differ(self, request: TrackedRequest) -> bool:
+        """All are alike."""
+        return False
 
     def output_tokens(self, request: TrackedRequest) -> int:
         """What it asks for."""
