@@ -12,6 +12,8 @@ Status = Literal["finished", "rejected", "unfinished"]
 class Outcome:
     """Times are milliseconds. `ttft_ms` is None if there was no token, the gaps are 0 with fewer than two.
 
+    `charged` is what it cost by the tariff it was dispatched under.
+
     `tpot_ms` is the mean gap between its tokens, `gap_p99_ms` the gap that 99% of them do not exceed.
     """
 
@@ -27,6 +29,7 @@ class Outcome:
     cached_tokens: int = 0
     preemptions: int = 0
     group: str = ""
+    charged: float = 0.0
     instance: str = ""
 
     @property

@@ -77,7 +77,7 @@ def show_run(result: RunResult, console: Console) -> None:
     if result.cost_per_met is not None and result.cost_reserved:
         console.print(
             f"cost {result.cost:.4g} while busy, {result.cost_per_met:.4g} per request within its SLOs; "
-            f"{result.cost_reserved:.4g} all along"
+            f"{result.cost_reserved:.4g} all along; {result.over_budget} over their budgets"
         )
     if result.fairness_gap_tokens is not None:
         console.print(

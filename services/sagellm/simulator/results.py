@@ -1,6 +1,7 @@
 """Outcomes summed up: attainment, latencies and rates, for every class and for all."""
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 
 import msgspec
 import numpy as np
@@ -56,7 +57,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """One run. Rates are over the time from the first arrival to the last ending.
 
     `cost` is what the instances cost while they were busy, `cost_reserved` what they cost all along, in the
-    currency of their prices. The fairness gap is in weighted tokens (`fairness.ServiceGap`), its bound that of
+    currency of their prices; `charged` is what the requests were told they cost, `over_budget` how many of
+    them were told more than their budget. The fairness gap is in weighted tokens (`fairness.ServiceGap`), its bound that of
     virtual token counters; both are None where there are no users to compare.
     """
 
@@ -68,6 +70,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens_per_s: float
     cost: float
     cost_reserved: float
+    charged: float
+    over_budget: int
     cost_per_met: float | None
     fairness_gap_tokens: float | None
     fairness_bound_tokens: float | None
@@ -102,6 +106,8 @@ def summarize(simulation: Simulation, seed: int, rate_scale: float) -> RunResult
         output_tokens_per_s=_rate(overall.output_tokens, duration_s),
         cost=cost,
         cost_reserved=sum(map(cluster.price_per_s, cluster.engines)) * duration_s,
+        charged=sum(outcome.charged for outcome in ordered),
+        over_budget=sum(o.charged > (o.request.cost_budget or inf) for o in ordered),
         cost_per_met=cost / met if met else None,
         fairness_gap_tokens=simulation.gap.gap_tokens if measured else None,
         fairness_bound_tokens=bound_tokens(longest, batch_tokens) if measured else None,

@@ -1,7 +1,9 @@
 """The scheduler's side of a simulation: the queue, policy and router that serve, driven by simulated events."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
+from sagellm.scheduler.costs import tariff_of, within_budget
 from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instance, Instances
 from sagellm.scheduler.pd import PdPolicy, PdRouter
@@ -10,7 +12,19 @@ from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm.scheduler.routing import Router, preferred
-from sagellm_schemas import InstanceStats, RequestStatus
+from sagellm_schemas import BudgetExceeded, InstanceStats, RequestStatus, Tariff
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Who runs where, how much of it, in which group of the policy it waited, and what its budget allows it."""
+
+    tracked: TrackedRequest
+    instance: Instance
+    phase: Phase
+    group: str
+    max_tokens: int | None
+    tariff: Tariff | None
 
 
 class SimulatedScheduler:
@@ -36,6 +50,8 @@ class SimulatedScheduler:
         self._model = model
         self._queue = RequestQueue(policy)
         self._turns = 0
+        self.refused: list[tuple[TrackedRequest, str]] = []
+        """Requests whose budget does not pay for them, and why; whoever ends them empties it."""
         policy.attach(self.estimates)
         self._pd = PdRouter(
             pd_policy, instances, self.estimates, transfers=True, transfer_s_per_token=transfer_s_per_token
@@ -55,10 +71,11 @@ class SimulatedScheduler:
         tracked.status = RequestStatus.QUEUED
         self._queue.push(tracked, now_s)
 
-    def assign(self, now_s: float) -> Iterator[tuple[TrackedRequest, Instance, Phase, str]]:
-        """One pass: who runs where from now on, how much of it, and in which group of the policy it waited."""
+    def assign(self, now_s: float) -> Iterator[Placement]:
+        """One pass: who runs where from now on."""
         if not self._queue:
             return
+        too_dear: list[TrackedRequest] = []
         while self._pd.available(self._model) and (tracked := self._queue.first(now_s)) is not None:
             phase, candidates = self._pd.place(tracked)
             self.estimates.load = candidates.load
@@ -68,8 +85,19 @@ class SimulatedScheduler:
             group = self._policy.group(tracked, now_s)
             self._queue.pop(now_s)
             instance = preferred(tracked, allowed) or self._router.choose(tracked, allowed)
+            tariff = tariff_of(instance.info.price_per_hour, self.estimates.pace(self._model))
+            try:
+                asked = within_budget(tracked.request, tracked.prompt_tokens, tariff)
+            except BudgetExceeded as error:
+                if instance.info.price_per_hour > self.estimates.lowest_price(tracked):
+                    too_dear.append(tracked)
+                else:
+                    self.refused.append((tracked, error.message))
+                continue
             self._dispatch(tracked, instance, now_s)
-            yield tracked, instance, phase, group
+            yield Placement(tracked, instance, phase, group, asked.sampling.max_tokens, tariff)
+        for tracked in too_dear:
+            self._queue.push(tracked, now_s)
 
     def go_on(self, tracked: TrackedRequest) -> Instance | None:
         """Where a request decodes whose prompt is computed elsewhere; None if there is no room yet."""

@@ -14,7 +14,7 @@ from sagellm.scheduler.phases import Phase
 from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm.scheduler.routing import Router
-from sagellm_schemas import InferenceRequest, RequestStatus, SamplingParams
+from sagellm_schemas import InferenceRequest, RequestStatus, SamplingParams, Tariff
 from sagellm_schemas.prefix import block_hashes, short_hash
 
 from .cluster import MODEL, Cluster, ClusterPlan
@@ -41,6 +41,7 @@ class _Live:
     arrived_s: float
     wait_s: float = 0.0
     group: str = ""
+    tariff: Tariff | None = None
 
 
 class Simulation:
@@ -205,13 +206,19 @@ class Simulation:
             self._handed_over.popleft()
             arrives_s = now_s + live.job.computed * self.plan.transfer_s_per_token
             heapq.heappush(self._transfers, (arrives_s, live.tracked.sequence, live, source))
-        for tracked, instance, phase, group in self._scheduler.assign(EPOCH_S + now_s):
-            live = self._live[tracked.id]
+        for placed in self._scheduler.assign(EPOCH_S + now_s):
+            live = self._live[placed.tracked.id]
+            job = live.job
             live.wait_s = now_s - live.arrived_s
-            live.group = group
-            live.job.hands_over = phase is Phase.PREFILL
-            self.cluster.engines[instance.id].add(live.job, now_s)
-            touched[instance.id] = None
+            live.group = placed.group
+            live.tariff = placed.tariff
+            job.output_tokens = min(job.output_tokens, placed.max_tokens or job.output_tokens)
+            job.hands_over = placed.phase is Phase.PREFILL
+            self.cluster.engines[placed.instance.id].add(job, now_s)
+            touched[placed.instance.id] = None
+        for tracked, reason in self._scheduler.refused:
+            self._refuse(self._live[tracked.id], reason)
+        self._scheduler.refused.clear()
         for id_ in touched:
             self._begin(id_, now_s)
 
@@ -243,6 +250,7 @@ class Simulation:
                 cached_tokens=job.cached_tokens or 0,
                 preemptions=job.preemptions,
                 group=live.group,
+                charged=live.tariff.cost(job.input_tokens, job.generated) if live.tariff else 0.0,
                 instance=live.tracked.instance,
             )
         )

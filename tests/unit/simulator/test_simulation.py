@@ -96,6 +96,17 @@ def test_a_conversation_finds_its_prefix_where_routing_knows_it_to_be() -> None:
     assert rates["random"] < rates["prefix_aware"]
 
 
+def test_a_budget_shortens_an_answer_or_refuses_it_and_is_never_overrun() -> None:
+    requests = [request_at(i * 1.0, 20, 40, cost_budget=budget) for i, budget in enumerate([1e-9, 2e-5, 1.0] * 3)]
+    result, outcomes = scenario_of(requests, prices_per_hour=(1.0,), policy="cost_optimized").run(0, 1.0)
+    poor, short, rich = (by_arrival(outcomes)[i::3] for i in range(3))
+    assert {o.status for o in poor} == {"rejected"}
+    assert all("would cost" in o.reason for o in poor)
+    assert all(o.output_tokens < 40 for o in short)
+    assert all(o.output_tokens == 40 for o in rich)
+    assert result.over_budget == 0
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_same_seed_gives_the_same_result(policy: str) -> None:
     def result(seed: int) -> bytes:
