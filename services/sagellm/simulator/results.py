@@ -58,8 +58,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `cost` is what the instances cost while they were busy, `cost_reserved` what they cost all along, in the
     currency of their prices; `charged` is what the requests were told they cost, `over_budget` how many of
-    them were told more than their budget. The fairness gap is in weighted tokens (`fairness.ServiceGap`), its bound that of
-    virtual token counters; both are None where there are no users to compare.
+    them were told more than their budget. The fairness gap is in weighted tokens (`fairness.ServiceGap`), its
+    bound that of virtual token counters; both are None where there are no users to compare.
     """
 
     seed: int
