@@ -38,6 +38,8 @@ class SageEngine:
         self._serial = 0
         self._live: dict[str, int] = {}
         self._stats = EngineStats()
+        self._watching_prefixes = False
+        self._prefix_changes: dict[bytes, bool] = {}
 
     async def start(self, emit: Emit) -> ServedModel:
         """Load the model and begin stepping; see `AsyncEngine.start`."""
@@ -53,6 +55,7 @@ class SageEngine:
             card=self._engine.card,
             tokenizer_json=self._engine.tokenizer_json,
             max_concurrent_requests=self._config.max_num_seqs,
+            prefix_block_size=self._config.block_size if self._config.enable_prefix_caching else 0,
         )
 
     def generate(self, request: GenerateRequest) -> None:
@@ -72,6 +75,13 @@ class SageEngine:
     def stats(self) -> EngineStats:
         """As of the latest step."""
         return self._stats
+
+    def prefix_changes(self) -> dict[bytes, bool]:
+        """As of the latest step; see `AsyncEngine.prefix_changes`."""
+        with self._wakeup:
+            self._watching_prefixes = True
+            changes, self._prefix_changes = self._prefix_changes, {}
+        return changes
 
     def healthy(self) -> bool:
         """Whether the engine's thread is up."""
@@ -130,8 +140,15 @@ class SageEngine:
             if engine.has_work:
                 outputs += engine.step()
             self._stats = engine.stats()
+            if self._watching_prefixes:
+                self._note_prefixes(engine.blocks.take_changes())
             if outputs:
                 self._call(self._deliver, outputs, obeyed)
+
+    def _note_prefixes(self, changes: dict[bytes, bool]) -> None:
+        if changes:
+            with self._wakeup:
+                self._prefix_changes.update(changes)
 
     def _deliver(self, outputs: list[StepOutput], obeyed: int) -> None:
         current = [output for output in outputs if self._live.get(output.id, obeyed + 1) <= obeyed]

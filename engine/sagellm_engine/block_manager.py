@@ -24,6 +24,7 @@ class BlockManager:
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))  # first out first
         self._hash_of: list[bytes | None] = [None] * num_blocks
         self._block_of: dict[bytes, int] = {}
+        self._changes: dict[bytes, bool] | None = None
 
     @property
     def num_free(self) -> int:
@@ -72,6 +73,8 @@ class BlockManager:
             if name not in self._block_of:  # else a twin computed it too; the first one stays the shared one
                 self._block_of[name] = sequence.blocks[index]
                 self._hash_of[sequence.blocks[index]] = name
+                if self._changes is not None:
+                    self._changes[name] = True
         sequence.num_committed = max(full, sequence.num_committed)
 
     def release(self, sequence: Sequence, *, forget: bool = False) -> list[int]:
@@ -93,6 +96,12 @@ class BlockManager:
         sequence.num_computed = 0
         sequence.num_committed = 0
         return freed
+
+    def take_changes(self) -> dict[bytes, bool]:
+        """Hashes that blocks have got (True) or lost (False) since the call before; the first call tells all."""
+        changes = dict.fromkeys(self._block_of, True) if self._changes is None else self._changes
+        self._changes = {}
+        return changes
 
     def check_integrity(self, sequences: Iterable[Sequence]) -> None:
         """Assert that the books agree with `sequences`, which are all that hold blocks."""
@@ -125,3 +134,5 @@ class BlockManager:
         if name is not None:
             del self._block_of[name]
             self._hash_of[block] = None
+            if self._changes is not None:
+                self._changes[name] = False

@@ -62,11 +62,13 @@ Emit = Callable[[list[StepOutput]], None]
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """What a started engine serves: the card, the tokenizer's `tokenizer.json` (empty if it has none), and how
-    many requests it can run at once."""
+    many requests it can run at once. `prefix_block_size` is that of the prefix cache in tokens, 0 where the engine
+    has none or does not tell."""
 
     card: ModelCard
     tokenizer_json: bytes = b""
     max_concurrent_requests: int = 1
+    prefix_block_size: int = 0
 
 
 class AsyncEngine(Protocol):
@@ -95,6 +97,14 @@ class AsyncEngine(Protocol):
 
     def stats(self) -> EngineStats:
         """Counters and load, cheap enough for every heartbeat."""
+        ...
+
+    def prefix_changes(self) -> dict[bytes, bool]:
+        """Hashes of blocks that have come into the prefix cache (True) or left it (False) since the call before.
+
+        The first call tells of all that is there, at once or in the calls that follow. What is hashed:
+        `sagellm_schemas.prefix`.
+        """
         ...
 
     def healthy(self) -> bool:

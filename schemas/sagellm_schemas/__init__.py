@@ -14,6 +14,7 @@ from .enums import (
 from .errors import (
     AttemptsExhausted,
     BrokerError,
+    BudgetExceeded,
     ContextLengthExceeded,
     DeadlineExceeded,
     EngineError,
@@ -55,15 +56,17 @@ from .instances import (
     ModelCard,
 )
 from .metrics import MetricsQuery, Quantiles, SloCompliance, Snapshot
+from .prefix_updates import PrefixUpdate
 from .request import ChatMessage, InferenceRequest
 from .sampling import SamplingParams
-from .work import Cancel, DeadLetter, Ended, WorkItem, WorkReport
+from .work import Cancel, DeadLetter, Ended, Tariff, WorkItem, WorkReport
 
 __all__ = [
     "JSON",
     "MSGPACK",
     "AttemptsExhausted",
     "BrokerError",
+    "BudgetExceeded",
     "Cancel",
     "Cancelled",
     "ChatMessage",
@@ -100,6 +103,7 @@ __all__ = [
     "OutOfMemory",
     "Outcome",
     "PositionLogprobs",
+    "PrefixUpdate",
     "Quantiles",
     "QueueFull",
     "RequestPriority",
@@ -110,6 +114,7 @@ __all__ = [
     "SettingsError",
     "SloCompliance",
     "Snapshot",
+    "Tariff",
     "Terminal",
     "TokenLogprob",
     "Tokens",

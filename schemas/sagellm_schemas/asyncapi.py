@@ -13,6 +13,7 @@ from .codec import JSON, MSGPACK
 from .frames import Frame, HeldQuery, HeldReply
 from .instances import Control, InstanceInfo, InstanceReport, InstanceStats, Lease, ModelCard
 from .metrics import MetricsQuery, Snapshot
+from .prefix_updates import PrefixUpdate
 from .request import InferenceRequest
 from .work import Cancel, DeadLetter, WorkItem, WorkReport
 
@@ -105,6 +106,12 @@ def channels() -> dict[str, Channel]:
             address=f"{prefix}.reports.{{instance}}",
             summary="Worker to scheduler: what became of work items.",
             message=WorkReport,
+            action="send",
+        ),
+        "prefixes": Channel(
+            address=f"{prefix}.prefixes.{{instance}}",
+            summary="Worker to scheduler: what its prefix cache holds, as changes and now and then in full.",
+            message=PrefixUpdate,
             action="send",
         ),
         "stats": Channel(

@@ -4,6 +4,7 @@
     ├── InvalidRequest (invalid_request, 400)
     │   ├── ContextLengthExceeded (context_length_exceeded, 400)
     │   ├── UnsupportedParameter (unsupported_parameter, 400)
+    │   ├── BudgetExceeded (budget_exceeded, 402)
     │   └── MessageTooLarge (message_too_large, 413)
     ├── ModelNotFound (model_not_found, 404)
     ├── QueueFull (queue_full, 429)
@@ -73,6 +74,13 @@ class UnsupportedParameter(InvalidRequest):
     """A valid OpenAI field that this server or engine does not implement."""
 
     code = "unsupported_parameter"
+
+
+class BudgetExceeded(InvalidRequest):
+    """The request's `cost_budget` does not pay for it; the message says what it would cost."""
+
+    code = "budget_exceeded"
+    http_status = 402
 
 
 class MessageTooLarge(InvalidRequest):

@@ -13,11 +13,12 @@ from .errors import ErrorBody
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Tokens read, written, and found in the prefix cache."""
+    """Tokens read, written, and found in the prefix cache. `cost` is in the currency of the instances' prices."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    cost: float = 0.0
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

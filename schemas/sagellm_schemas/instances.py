@@ -77,12 +77,14 @@ class InstanceStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class Control(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An order to an instance, answered with `InstanceReport`.
 
-    `term` fences older leaders. `drain` stops new work; `preempt` names requests to hand back.
+    `term` fences older leaders. `drain` stops new work; `preempt` names requests to hand back. `prefixes` asks
+    for a full account of the prefix cache.
     """
 
     term: int = 0
     drain: bool = False
     preempt: list[str] = msgspec.field(default_factory=list)
+    prefixes: bool = False
 
 
 class InstanceReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,9 @@ from array import array
 from collections.abc import Iterator, Sequence
 
 HASH_BYTES = 16
+SHORT_BYTES = 8
+"""Routing is content with the first bytes of a hash: a collision there costs a cache miss, nothing else."""
+INT_BYTES = array("i").itemsize
 ROOT = b"\0" * HASH_BYTES
 
 
@@ -24,3 +27,19 @@ def block_hashes(token_ids: Sequence[int], block_size: int) -> Iterator[bytes]:
     for start in range(0, len(token_ids) // block_size * block_size, block_size):
         parent = block_hash(parent, token_ids[start : start + block_size])
         yield parent
+
+
+def short_hash(name: bytes) -> int:
+    """The first bytes of a block's hash as a number, which is how routing knows blocks."""
+    return int.from_bytes(name[:SHORT_BYTES], "little")
+
+
+def short_hashes(token_ids: Sequence[int], block_size: int, max_blocks: int) -> list[int]:
+    """`short_hash` of the leading full blocks, at most `max_blocks`; about 0.7 µs a block."""
+    count = min(len(token_ids) // block_size, max_blocks)
+    data = array("i", token_ids[: count * block_size]).tobytes()
+    stride, parent, found = block_size * INT_BYTES, ROOT, []
+    for start in range(0, count * stride, stride):
+        parent = hashlib.blake2b(parent + data[start : start + stride], digest_size=HASH_BYTES).digest()
+        found.append(int.from_bytes(parent[:SHORT_BYTES], "little"))
+    return found

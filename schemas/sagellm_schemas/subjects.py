@@ -25,6 +25,7 @@ ALL_WORK = f"{PREFIX}.work.>"
 ALL_DEADLETTERS = f"{PREFIX}.deadletter.>"
 ALL_RESULTS = f"{PREFIX}.results.>"
 ALL_STATS = f"{PREFIX}.stats.*"
+ALL_PREFIXES = f"{PREFIX}.prefixes.*"
 ALL_REPORTS = f"{PREFIX}.reports.*"
 METRICS = f"{PREFIX}.manage.metrics"
 CANCEL = f"{PREFIX}.cancel"
@@ -87,6 +88,11 @@ def stats(instance: str) -> str:
 def reports(instance: str) -> str:
     """Core: what became of an instance's work items, `WorkReport`."""
     return f"{PREFIX}.reports.{token(instance)}"
+
+
+def prefixes(instance: str) -> str:
+    """Core: what an instance holds in its prefix cache, `PrefixUpdate`."""
+    return f"{PREFIX}.prefixes.{token(instance)}"
 
 
 def results(request_id: str) -> str:

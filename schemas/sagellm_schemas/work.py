@@ -8,13 +8,25 @@ from .frames import Usage
 from .request import InferenceRequest
 
 
+class Tariff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What tokens cost at an instance, in the currency of its price per hour."""
+
+    input_token: float
+    output_token: float
+
+    def cost(self, input_tokens: int, output_tokens: int) -> float:
+        """The cost of so many tokens."""
+        return self.input_token * input_tokens + self.output_token * output_tokens
+
+
 class WorkItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request assigned to one instance.
 
     `attempt` is the fencing number: it grows with every dispatch of the request, under every leader. `term`
     is the scheduler's leadership term; a worker refuses items of a term lower than the highest it has seen.
     `resume_token_ids` are output tokens that the reader already holds; generation goes on after them.
-    `reply_format` is the content type of the request, and so of its frames.
+    `reply_format` is the content type of the request, and so of its frames. With a `tariff` the request's usage
+    tells its cost.
     """
 
     request: InferenceRequest
@@ -22,6 +34,7 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     term: int = 0
     resume_token_ids: list[int] = msgspec.field(default_factory=list)
     reply_format: str = "application/msgpack"
+    tariff: Tariff | None = None
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,11 +54,16 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     longest_gap_ms: float = 0.0
 
 
-class WorkReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that ended at an instance in one engine step."""
+class WorkReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything that ended at an instance in one engine step.
+
+    `started` are the ids of those that had their first token in it, where the instance has told the size of its
+    steps (`InstanceInfo.max_batched_tokens`): the scheduler may then send other prompts.
+    """
 
     instance: str
     ended: list[Ended]
+    started: list[str] = msgspec.field(default_factory=list)
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

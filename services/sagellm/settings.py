@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     )
     ageing_s: float = Field(30.0, gt=0, description="how much longer each step down in priority may wait")
     late_bound_s: float = Field(
-        60.0, gt=0, description="slo_aware: a late request goes before all that arrives this much after it"
+        60.0, gt=0, description="slo_aware: a late request that has waited so long gets its turn, in time or not"
     )
     tier_weights: dict[str, float] = Field(
         default_factory=lambda: {"free": 0.5, "standard": 1.0, "premium": 2.0, "enterprise": 4.0},
@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     )
     routing: str = Field(
         "load_balanced", description="choice of the worker: load_balanced, round_robin, random, …"
+    )
+    pd_policy: str = Field(
+        "adaptive", description="what prefilling instances are used for, if there are any: threshold, adaptive"
     )
     max_attempts: int = Field(3, ge=1, description="attempts before a request becomes a dead letter")
     lease_ttl_s: float = Field(1.0, ge=0.3, description="a leader that is silent for this long is replaced")
@@ -95,6 +98,10 @@ class Settings(BaseSettings):
     # Mock engine
     mock_ttft_ms: float = Field(0.0, ge=0, description="time to first token")
     mock_tpot_ms: float = Field(0.0, ge=0, description="time per output token")
+    mock_prefill_tokens_per_s: float = Field(
+        0.0, ge=0, description="prompt tokens computed a second; 0: any number"
+    )
+    mock_prefix_blocks: int = Field(0, ge=0, description="capacity of the prefix cache, in blocks of 16 tokens")
     mock_text: str = Field(
         "The quick brown fox jumps over the lazy dog. ", min_length=1, description="what it says"
     )

@@ -38,6 +38,9 @@ ServedName = Annotated[
 ]
 Policy = Annotated[str | None, typer.Option(help="Order of the queue.", show_default="adaptive")]
 Routing = Annotated[str | None, typer.Option(help="Choice of the worker.", show_default="load_balanced")]
+PdPolicy = Annotated[
+    str | None, typer.Option(help="What prefilling instances are used for.", show_default="adaptive")
+]
 Host = Annotated[str | None, typer.Option(help="Address the ingress listens on.", show_default="127.0.0.1")]
 Port = Annotated[
     int | None, typer.Option(help="Port the ingress listens on; 0 picks a free one.", show_default="8000")

@@ -34,6 +34,7 @@ def scheduler(
     nats_url: options.NatsUrl = None,
     policy: options.Policy = None,
     routing: options.Routing = None,
+    pd_policy: options.PdPolicy = None,
     metrics_port: options.MetricsPort = None,
     log_level: options.LogLevel = None,
 ) -> None:
@@ -44,7 +45,12 @@ def scheduler(
     from .serve import serve
 
     settings = Settings.load(
-        nats_url=nats_url, policy=policy, routing=routing, metrics_port=metrics_port, log_level=log_level
+        nats_url=nats_url,
+        policy=policy,
+        routing=routing,
+        pd_policy=pd_policy,
+        metrics_port=metrics_port,
+        log_level=log_level,
     )
     serve("scheduler", run, settings)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, overload
 
 from sagellm.scheduler.ordering import Ordering
+from sagellm.scheduler.prefixes import PrefixIndex
 
 if TYPE_CHECKING:
     from sagellm.scheduler.instances import Instance
@@ -17,13 +18,15 @@ class Candidates(Sequence["Instance"]):
     here is rebuilt per decision: a change of one instance costs O(log n) at most, and so does each question.
     """
 
-    def __init__(self, instances: Iterable["Instance"] = ()) -> None:
+    def __init__(self, instances: Iterable["Instance"] = (), prefixes: PrefixIndex | None = None) -> None:
         self._free: list[Instance] = []
         self._position: dict[str, int] = {}
         self._members: dict[str, tuple[Instance, int, int]] = {}
         self._orderings: dict[Callable[[Instance], tuple[float, ...]], Ordering[Instance]] = {}
         self._parts: dict[Callable[[Instance], Hashable], dict[Hashable, Candidates]] = {}
         self._assigned = self._capacity = 0
+        self.prefixes = prefixes
+        """What the model's instances hold in their prefix caches."""
         self.seeds = array("Q")
         """`Instance.seed` of every candidate, position by position."""
         for instance in instances:
@@ -79,13 +82,13 @@ class Candidates(Sequence["Instance"]):
         if parts is None:
             parts = self._parts[attribute] = {}
             for instance, _assigned, _capacity in self._members.values():
-                parts.setdefault(attribute(instance), Candidates()).join(instance)
+                parts.setdefault(attribute(instance), Candidates((), self.prefixes)).join(instance)
         found = parts.get(value)
-        return Candidates() if found is None else found
+        return Candidates((), self.prefixes) if found is None else found
 
     def only(self, wanted: Callable[["Instance"], bool]) -> "Candidates":
         """Those that are `wanted`, as of now: O(n), and nothing keeps the result up to date."""
-        found = Candidates()
+        found = Candidates((), self.prefixes)
         for instance in self._free:
             if wanted(instance):
                 found._members[instance.id] = (instance, 0, 0)
@@ -96,7 +99,7 @@ class Candidates(Sequence["Instance"]):
         """Make `instance` a member."""
         self._members[instance.id] = (instance, 0, 0)
         for attribute, parts in self._parts.items():
-            parts.setdefault(attribute(instance), Candidates()).join(instance)
+            parts.setdefault(attribute(instance), Candidates((), self.prefixes)).join(instance)
         instance.watchers.append(self)
         self.update(instance)
 
@@ -119,7 +122,7 @@ class Candidates(Sequence["Instance"]):
         self._members[instance.id] = (instance, assigned, capacity)
         self._assigned += assigned - assigned_before
         self._capacity += capacity - capacity_before
-        if assigned >= capacity:
+        if not instance.has_credit:
             self._remove(instance)
             return
         if instance.id not in self._position:

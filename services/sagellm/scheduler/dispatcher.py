@@ -5,15 +5,17 @@ import time
 from collections.abc import Callable, Iterator
 
 from sagellm.broker import Sender
+from sagellm.scheduler.costs import tariff_of, within_budget
 from sagellm.scheduler.endings import Endings
 from sagellm.scheduler.estimates import Estimates
-from sagellm.scheduler.instances import Instance, Instances
+from sagellm.scheduler.instances import Instance
 from sagellm.scheduler.metrics import SchedulerMetrics
+from sagellm.scheduler.pd import PdRouter
 from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm.scheduler.routing import Router, preferred
-from sagellm_schemas import Ended, MessageTooLarge, Outcome, RequestStatus, WorkItem, encode
+from sagellm_schemas import BudgetExceeded, Ended, MessageTooLarge, Outcome, RequestStatus, WorkItem, encode
 
 
 class Dispatcher:
@@ -26,7 +28,7 @@ class Dispatcher:
         self,
         policy: Policy,
         router: Router,
-        instances: Instances,
+        pd: PdRouter,
         endings: Endings,
         sender: Sender,
         metrics: SchedulerMetrics,
@@ -37,7 +39,7 @@ class Dispatcher:
     ) -> None:
         self._policy = policy
         self._router = router
-        self._instances = instances
+        self._pd = pd
         self._endings = endings
         self._sender = sender
         self._metrics = metrics
@@ -49,6 +51,7 @@ class Dispatcher:
         policy.attach(estimates)
         self._due = asyncio.Event()
         self._turns = 0
+        self._too_dear: list[TrackedRequest] = []
 
     def enqueue(self, tracked: TrackedRequest) -> None:
         """Let a request wait for an instance."""
@@ -110,13 +113,13 @@ class Dispatcher:
         for model, queue in self._queues.items():
             if not queue:
                 continue
-            candidates = self._instances.with_credit(model)
-            self._estimates.load = candidates.load
-            while candidates:
+            while self._pd.available(model):
                 began_s = time.perf_counter()
                 tracked = queue.first(now_s)
                 if tracked is None:
                     break
+                _phase, candidates = self._pd.place(tracked)
+                self._estimates.load = candidates.load
                 allowed = self._policy.among(tracked, candidates, now_s)
                 if not allowed:
                     break
@@ -124,17 +127,34 @@ class Dispatcher:
                 instance = preferred(tracked, allowed) or self._router.choose(tracked, allowed)
                 decided_s += time.perf_counter() - began_s
                 self._dispatch(tracked, instance, now_s)
+            self._put_back(queue, now_s)
         if turns := self._turns - turns_before:
             self._metrics.dispatches.inc(turns)
             self._metrics.decided(self._policy.name, decided_s, turns)
 
+    def _put_back(self, queue: RequestQueue, now_s: float) -> None:
+        """What could only have run where it is too dear waits for a cheaper place."""
+        for tracked in self._too_dear:
+            queue.push(tracked, now_s)
+        self._too_dear.clear()
+
     def _dispatch(self, tracked: TrackedRequest, instance: Instance, now_s: float) -> None:
+        tariff = tariff_of(instance.info.price_per_hour, self._estimates.pace(tracked.request.model))
+        try:
+            request = within_budget(tracked.request, tracked.prompt_tokens, tariff)
+        except BudgetExceeded as error:
+            if instance.info.price_per_hour > self._estimates.lowest_price(tracked):
+                self._too_dear.append(tracked)
+            else:
+                self._endings.fail(tracked, error.body())
+            return
         self._metrics.requests.fairness.waits_no_more(tracked.request.user_id)
         first = tracked.attempt == 0
         tracked.attempt = tracked.next_attempt(self._term)
         item = encode(
             WorkItem(
-                request=tracked.request,
+                request=request,
+                tariff=tariff,
                 attempt=tracked.attempt,
                 term=self._term,
                 resume_token_ids=tracked.resume_token_ids,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import ceil
 from statistics import fmean
 
+from sagellm.scheduler.instances import STEPS_AHEAD
 from sagellm.scheduler.output_lengths import OutputLengths
 from sagellm.scheduler.prediction_errors import PredictionError
 from sagellm.scheduler.requests import TrackedRequest
@@ -19,6 +20,7 @@ class _Worker:
     steps: StepTimes
     running: float = 0.0
     chunk_tokens: int = DEFAULT_CHUNK_TOKENS
+    price_per_hour: float = 0.0
 
 
 @dataclass(slots=True)
@@ -30,21 +32,34 @@ class ModelPace:
     chunk_tokens: int
     interval_s: float
     """From one output token to the next."""
+    output_token_s: float
+    """What of an instance's time one output token takes, as it shares its step with others."""
+    instances: int = 1
+    lowest_price: float = 0.0
+    highest_price: float = 0.0
+    """Per hour."""
 
 
 def _pace_of(workers: list[_Worker]) -> ModelPace:
     paces = [(worker.steps.pace, worker) for worker in workers]
+    interval_s = fmean(
+        worker.steps.mean_step_s or pace.step_s(worker.running, worker.running) for pace, worker in paces
+    )
+    running = fmean(worker.running for worker in workers)
+    token_s = fmean(pace.per_token_s + pace.per_running_s for pace, _ in paces)
     return ModelPace(
         step_s=fmean(pace.step_s(worker.running, worker.running) for pace, worker in paces),
         prompt_token_s=fmean(pace.per_token_s for pace, _ in paces),
         chunk_tokens=max(1, round(fmean(worker.chunk_tokens for worker in workers))),
-        interval_s=fmean(
-            worker.steps.mean_step_s or pace.step_s(worker.running, worker.running) for pace, worker in paces
-        ),
+        interval_s=interval_s,
+        output_token_s=token_s + fmean(pace.base_s for pace, _ in paces) / max(1.0, running),
+        instances=len(workers),
+        lowest_price=min(worker.price_per_hour for worker in workers),
+        highest_price=max(worker.price_per_hour for worker in workers),
     )
 
 
-UNSEEN = ModelPace(PRIOR.base_s, PRIOR.per_token_s, DEFAULT_CHUNK_TOKENS, PRIOR.base_s)
+UNSEEN = ModelPace(PRIOR.base_s, PRIOR.per_token_s, DEFAULT_CHUNK_TOKENS, PRIOR.base_s, PRIOR.base_s)
 
 
 class Estimates:
@@ -74,6 +89,7 @@ class Estimates:
             worker = self._workers[info.instance_id] = _Worker(info.model, StepTimes(self._prior(info.model)))
         worker.steps.heard(stats)
         worker.running = stats.running
+        worker.price_per_hour = info.price_per_hour
         worker.chunk_tokens = info.max_batched_tokens or DEFAULT_CHUNK_TOKENS
         self._paces.pop(info.model, None)
 
@@ -92,10 +108,34 @@ class Estimates:
         return found
 
     def prefill_s(self, request: TrackedRequest) -> float:
-        """From dispatch to the first new token: the prompt in chunks, beside what runs."""
+        """From dispatch to the first new token: the prompt in chunks, beside what runs.
+
+        On a busy instance it first waits for the end of a step, and for prompts that came before it.
+        """
         pace = self.pace(request.request.model)
         tokens = request.prompt_tokens + len(request.resume_token_ids)
-        return ceil(tokens / pace.chunk_tokens) * pace.step_s + tokens * pace.prompt_token_s
+        alone_s = ceil(tokens / pace.chunk_tokens) * pace.step_s + tokens * pace.prompt_token_s
+        return alone_s + pace.interval_s * (1 + STEPS_AHEAD) / 2
+
+    def instances(self, request: TrackedRequest) -> int:
+        """How many instances serve its model, at least 1."""
+        return self.pace(request.request.model).instances
+
+    def lowest_price(self, request: TrackedRequest) -> float:
+        """The lowest price per hour among the instances of its model, free or not; 0 if there are none."""
+        return self.pace(request.request.model).lowest_price
+
+    def prices_differ(self, request: TrackedRequest) -> bool:
+        """Whether the instances of its model differ in price."""
+        pace = self.pace(request.request.model)
+        return pace.lowest_price < pace.highest_price
+
+    def work_s(self, request: TrackedRequest) -> float:
+        """How much of an instance's time it takes: less than it lasts, since others run beside it."""
+        pace = self.pace(request.request.model)
+        left = self.output_tokens(request) - len(request.resume_token_ids)
+        tokens = request.prompt_tokens + len(request.resume_token_ids)
+        return tokens * pace.prompt_token_s + max(0, left) * pace.output_token_s
 
     def service_s(self, request: TrackedRequest) -> float:
         """From dispatch to the last token, if the answer is as long as is expected."""

@@ -6,7 +6,11 @@ from collections.abc import Set as AbstractSet
 
 from sagellm.scheduler.candidates import Candidates
 from sagellm.scheduler.phases import Phase, phases_of
+from sagellm.scheduler.prefixes import PrefixIndex
 from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStats, subjects
+
+STEPS_AHEAD = 2
+"""How many steps' worth of prompts an instance is given at a time: what it computes now, and the step after."""
 
 
 class Instance:
@@ -14,15 +18,19 @@ class Instance:
 
     `last_turn` is the number of the dispatch that last chose this instance. `suspects` ran there at the latest
     heartbeat without our having sent them, `strays` at two in a row. `heard_s` is on the monotonic clock.
-    `seed` is a hash of the id. `watchers` hear of every change of credits.
+    `seed` is a hash of the id. `ready` means that it may be sent work as long as it has credits, of which
+    `capacity` is the number. `watchers` hear of every change of these. `unread_tokens` are those of assigned
+    prompts without a first token yet.
     """
 
     __slots__ = (
         "__weakref__",
         "_assigned",
+        "_closed",
         "_info",
         "_state",
         "_tokens",
+        "_unread",
         "capacity",
         "engine",
         "heard_s",
@@ -31,9 +39,11 @@ class Instance:
         "ready",
         "running",
         "seed",
+        "stats",
         "strays",
         "suspects",
         "term",
+        "unread_tokens",
         "watchers",
         "work_subject",
     )
@@ -45,16 +55,19 @@ class Instance:
         self.heard_s = heard_s
         self.term = 0
         self.running: dict[str, int] = {}
+        self.stats = EngineStats()
         self.suspects: set[str] = set()
         self.strays: set[str] = set()
         self.last_turn = 0
-        self.engine = EngineStats()
         self.watchers: list[Candidates] = []
         self._assigned: dict[str, int] = {}
         self._tokens = 0
+        self._unread: dict[str, int] = {}
+        self.unread_tokens = 0
         self._info = info
         self._state = state
         self.capacity = info.max_concurrent_requests
+        self._closed = ""
         self.ready = state is EngineState.READY
 
     @property
@@ -78,8 +91,18 @@ class Instance:
     def state(self, state: EngineState) -> None:
         if state is not self._state:
             self._state = state
-            self.ready = state is EngineState.READY
-            self._changed()
+            self._open()
+
+    @property
+    def closed(self) -> str:
+        """An operator's order to send no more work: its reason, or empty."""
+        return self._closed
+
+    @closed.setter
+    def closed(self, reason: str) -> None:
+        if reason != self._closed:
+            self._closed = reason
+            self._open()
 
     @property
     def assigned(self) -> AbstractSet[str]:
@@ -93,8 +116,15 @@ class Instance:
 
     @property
     def has_credit(self) -> bool:
-        """Whether a request may be assigned now: it is ready, and not full."""
-        return self.ready and len(self._assigned) < self.capacity
+        """Whether a request may be assigned now: it is ready, not full, and soon done with the prompts it has.
+
+        Prompts beyond those that fill this step and the next would only wait there, where no policy orders them.
+        An instance that does not tell the size of its steps takes as many as it has credits.
+        """
+        if not self.ready or len(self._assigned) >= self.capacity:
+            return False
+        step_tokens = self._info.max_batched_tokens
+        return not step_tokens or self.unread_tokens < STEPS_AHEAD * step_tokens
 
     @property
     def load(self) -> float:
@@ -105,6 +135,8 @@ class Instance:
         """Give it a request, with so many prompt tokens to compute, in dispatch number `turn`."""
         self._tokens += tokens - self._assigned.get(request_id, 0)
         self._assigned[request_id] = tokens
+        self.unread_tokens += tokens - self._unread.get(request_id, 0)
+        self._unread[request_id] = tokens
         self.last_turn = turn
         self._changed()
 
@@ -113,12 +145,26 @@ class Instance:
         tokens = self._assigned.pop(request_id, None)
         if tokens is not None:
             self._tokens -= tokens
+            self.unread_tokens -= self._unread.pop(request_id, 0)
+            self._changed()
+
+    def started(self, request_id: str) -> None:
+        """A request has its first token: its prompt is read."""
+        tokens = self._unread.pop(request_id, None)
+        if tokens is not None:
+            self.unread_tokens -= tokens
             self._changed()
 
     def reassign(self, request_ids: Iterable[str]) -> None:
         """Let these requests hold credits, and no others."""
         self._assigned = {request_id: self._assigned.get(request_id, 0) for request_id in request_ids}
         self._tokens = sum(self._assigned.values())
+        self._unread.clear()
+        self.unread_tokens = 0
+        self._changed()
+
+    def _open(self) -> None:
+        self.ready = self._state is EngineState.READY and not self._closed
         self._changed()
 
     def _changed(self) -> None:
@@ -127,13 +173,13 @@ class Instance:
 
 
 class Instances:
-    """Every known instance, by id, and by model and phase. `can_split`: see `phases.phases_of`."""
+    """Every known instance, by id, and by model and phase."""
 
-    def __init__(self, can_split: bool = False) -> None:
-        self._can_split = can_split
+    def __init__(self) -> None:
         self._by_id: dict[str, Instance] = {}
         self._by_model: dict[str, list[Instance]] = {}
         self._candidates: dict[tuple[str, Phase], Candidates] = {}
+        self._prefixes: dict[str, PrefixIndex] = {}
 
     def all(self) -> list[Instance]:
         """Every known instance; the list is the caller's."""
@@ -151,7 +197,14 @@ class Instances:
         """The instances of a model that can take this phase of a request now; always the same, live object."""
         found = self._candidates.get((model, phase))
         if found is None:
-            found = self._candidates[model, phase] = Candidates()
+            found = self._candidates[model, phase] = Candidates((), self.prefixes(model))
+        return found
+
+    def prefixes(self, model: str) -> PrefixIndex:
+        """What the instances of a model hold in their prefix caches."""
+        found = self._prefixes.get(model)
+        if found is None:
+            found = self._prefixes[model] = PrefixIndex()
         return found
 
     def heard(self, stats: InstanceStats, now_s: float) -> Instance:
@@ -170,7 +223,7 @@ class Instances:
         instance.state = stats.state
         instance.term = stats.term
         instance.running = stats.running
-        instance.engine = stats.stats
+        instance.stats = stats.stats
         instance.heard_s = now_s
         return instance
 
@@ -179,8 +232,9 @@ class Instances:
         if self._by_id.pop(instance.id, None) is None:
             return
         model = instance.info.model
-        for phase in phases_of(instance.info.role, self._can_split):
+        for phase in phases_of(instance.info.role):
             self._candidates[model, phase].leave(instance)
+        self.prefixes(model).clear(instance.id)
         self._by_model[model].remove(instance)
         if not self._by_model[model]:
             del self._by_model[model]
@@ -189,5 +243,5 @@ class Instances:
         model = instance.info.model
         self._by_id[instance.id] = instance
         self._by_model.setdefault(model, []).append(instance)
-        for phase in phases_of(instance.info.role, self._can_split):
+        for phase in phases_of(instance.info.role):
             self.with_credit(model, phase).join(instance)

@@ -24,6 +24,7 @@ from sagellm.scheduler.lease import LeaderLease
 from sagellm.scheduler.liveness import Liveness
 from sagellm.scheduler.metrics import SchedulerMetrics, take_snapshot
 from sagellm.scheduler.models import Models
+from sagellm.scheduler.pd import PdRouter, make_pd_policy
 from sagellm.scheduler.policies import PolicyOptions, make_policy
 from sagellm.scheduler.policy_state import PolicyState
 from sagellm.scheduler.queue_copy import QueueCopy
@@ -36,7 +37,7 @@ from sagellm.scheduler.routing import make_router
 from sagellm.scheduler.takeover import Takeover, release_unclaimed
 from sagellm.scheduler.timings import Timings
 from sagellm.settings import Settings
-from sagellm_schemas import RequestStatus, Snapshot, encode, sniff, subjects
+from sagellm_schemas import Control, RequestStatus, Snapshot, encode, sniff, subjects
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Leader:
         self._dispatcher = Dispatcher(
             self._policy,
             self._router,
-            instances,
+            PdRouter(make_pd_policy(settings.pd_policy), instances, estimates),
             self._endings,
             self._sender,
             metrics,
@@ -232,6 +233,11 @@ class Leader:
         """An instance was heard of."""
         self._liveness.compare_running(instance)
         self._dispatcher.wake()
+
+    def ask_for_prefixes(self, instance_id: str) -> None:
+        """An update of what an instance holds was missed: let it tell everything."""
+        order = Control(term=self._term, prefixes=True)
+        self._sender.send(subjects.control(instance_id), encode(order))
 
     def cancel(self, request_id: str) -> None:
         """Cancel a request that is here; where it runs, its worker has heard it too."""

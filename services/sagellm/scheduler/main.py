@@ -13,6 +13,7 @@ from sagellm.scheduler.background import cancel
 from sagellm.scheduler.lease import LeaderLease
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import Models
+from sagellm.scheduler.pd import make_pd_policy
 from sagellm.scheduler.policies import make_policy
 from sagellm.scheduler.routing import make_router
 from sagellm.scheduler.service import SchedulerService
@@ -26,12 +27,13 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Schedule until `stop` is set, then give up the lease and return.
 
     Raises:
-        SettingsError: there is no such policy or routing strategy, or the metrics port is taken.
+        SettingsError: there is no such policy, routing strategy or PD policy, or the metrics port is taken.
         BrokerError: NATS cannot be used.
         SageError: a part of the scheduler died; the log has the details.
     """
     make_policy(settings.policy)
     make_router(settings.routing)
+    make_pd_policy(settings.pd_policy)
     name = f"scheduler-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     metrics = SchedulerMetrics(settings.tier_weights)
     async with connect(settings, name) as connection, connect(settings, f"{name}-queue") as queue_connection:

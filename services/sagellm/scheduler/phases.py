@@ -13,15 +13,12 @@ class Phase(StrEnum):
     DECODE = "decode"
 
 
-def phases_of(role: InstanceRole, can_split: bool) -> tuple[Phase, ...]:
-    """The phases that an instance of `role` serves.
+def phases_of(role: InstanceRole) -> tuple[Phase, ...]:
+    """The phases that an instance of `role` is meant for.
 
-    Where KV blocks cannot move between instances (`can_split` is false), every instance runs whole requests. Where
-    they can, prefilling instances are kept free for split requests; decoding ones still run whole requests that
-    are not worth splitting, as they need no transfer there.
+    Prefilling instances are kept free for what should not run beside decodes. Decoding ones take whole requests
+    too: those that are not worth splitting need no transfer there.
     """
-    if not can_split:
-        return (Phase.WHOLE,)
     if role is InstanceRole.PREFILLING:
         return (Phase.PREFILL,)
     if role is InstanceRole.DECODING:

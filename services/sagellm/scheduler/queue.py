@@ -120,6 +120,8 @@ class RequestQueue:
 
         The queue may change while this is read: it goes by how things stood at its first step.
         """
+        if self._policy.generation != self._generation:
+            self.use(self._policy, now_s)
         policy = self._policy.preview()
         copy = RequestQueue(policy)
         for group in self._groups.values():

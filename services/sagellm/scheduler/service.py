@@ -17,6 +17,7 @@ from sagellm.scheduler.leader import Leader
 from sagellm.scheduler.lease import LeaderLease, LeaseLost
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import CHANGES, Models
+from sagellm.scheduler.prefix_feed import PrefixFeed
 from sagellm.scheduler.queue_copy import QueueCopy
 from sagellm.scheduler.timings import Timings
 from sagellm.settings import Settings
@@ -55,6 +56,7 @@ class SchedulerService:
         self._metrics = metrics
         self._instances = Instances()
         self._estimates = metrics.estimates = Estimates()
+        self._prefix_feed = PrefixFeed(self._instances, self._ask_for_prefixes)
         self._cancellations = Cancellations()
         self._heartbeats = Codec(InstanceStats)
         self._reconnected = asyncio.Event()
@@ -65,6 +67,7 @@ class SchedulerService:
         """Stand by and lead in turn, until cancelled; then give the lease up."""
         nc = self._connection.nc
         await nc.handle(subjects.ALL_STATS, self._on_heartbeat)
+        await nc.handle(subjects.ALL_PREFIXES, self._prefix_feed.on_message)
         await nc.handle(subjects.CANCEL, self._on_cancel)
         await nc.handle(CHANGES, self._models.on_change)
         self._connection.on_reconnect(self._on_reconnect)
@@ -131,6 +134,7 @@ class SchedulerService:
         while True:
             await asyncio.sleep(1.0)
             self._metrics.count_instances(self._instances.all())
+            self._prefix_feed.forget_gone()
             if self._leader is not None:
                 self._leader.measure()
                 continue
@@ -154,6 +158,10 @@ class SchedulerService:
         self._estimates.heard(stats)
         if self._leader is not None:
             self._leader.heartbeat(instance)
+
+    def _ask_for_prefixes(self, instance_id: str) -> None:
+        if self._leader is not None:
+            self._leader.ask_for_prefixes(instance_id)
 
     def _on_cancel(self, message: Message) -> None:
         for request_id in self._cancellations.read(message):

@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 class Orders:
-    """Follows orders; `drain` is called when one says to take no more work."""
+    """Follows orders; `drain` is called when one says to take no more work, `tell_prefixes` when one asks for
+    a full account of the prefix cache."""
 
     def __init__(
         self,
@@ -25,6 +26,7 @@ class Orders:
         heartbeat: Heartbeat,
         sender: Sender,
         drain: Callable[[], None],
+        tell_prefixes: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._ledger = ledger
@@ -32,6 +34,7 @@ class Orders:
         self._heartbeat = heartbeat
         self._sender = sender
         self._drain = drain
+        self._tell_prefixes = tell_prefixes
         self._controls = Codec(Control)
         self._cancels = Codec(Cancel)
 
@@ -56,6 +59,8 @@ class Orders:
         self.preempt([job for job in jobs if job is not None])
         if control.drain:
             self._drain()
+        if control.prefixes:
+            self._tell_prefixes()
 
     def cancel(self, request_ids: list[str]) -> None:
         """Stop those that run here, and remember them all."""

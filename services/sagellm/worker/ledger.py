@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from sagellm_schemas import Ended, PositionLogprobs, WorkItem
+from sagellm_schemas import Ended, PositionLogprobs, Tariff, WorkItem
 
 REMEMBERED_S = 60.0
 MAX_REMEMBERED = 10_000
@@ -35,6 +35,7 @@ class Job:
     stream: bool
     ack: str
     accepted_at: float
+    tariff: Tariff | None = None
     first_output_at: float = 0.0
     last_output_at: float = 0.0
     longest_gap_s: float = 0.0
@@ -86,6 +87,7 @@ class Ledger:
             stream=request.stream,
             ack=ack,
             accepted_at=self.clock(),
+            tariff=item.tariff,
         )
         self.jobs[job.key] = self._by_id[job.id] = job
         self.idle.clear()

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 from sagellm.broker import Sender
 from sagellm_engine.contract import StepOutput
 from sagellm_schemas import (
@@ -37,12 +39,16 @@ reads a thousand times a second. A first token waits for nothing."""
 class Outbox:
     """Says how jobs go on and how they end, to readers and to the scheduler, and enters endings in the ledger."""
 
-    def __init__(self, instance: str, ledger: Ledger, sender: Sender, counters: Counters) -> None:
+    def __init__(
+        self, instance: str, ledger: Ledger, sender: Sender, counters: Counters, *, tells_starts: bool = False
+    ) -> None:
         self._instance = instance
         self._reports = subjects.reports(instance)
         self._ledger = ledger
         self._sender = sender
         self._counters = counters
+        self._tells_starts = tells_starts
+        self._started: list[str] = []
         self._unsent: dict[Job, None] = {}
         """Streaming jobs that have gathered something."""
         self._ended: dict[Job, tuple[Ended, Event | None]] = {}
@@ -62,6 +68,8 @@ class Outbox:
                 if not job.first_output_at:
                     self._counters.first_token(now - job.accepted_at)
                     urgent = True
+                    if self._tells_starts:
+                        self._started.append(job.id)
                 job.output(now)
                 _gather(job, output)
                 if job.stream and job.reader:
@@ -126,6 +134,9 @@ class Outbox:
     def _ending(self, job: Job, output: StepOutput) -> tuple[Ended, Event | None]:
         """The report of an ending, and the event that tells the reader."""
         usage = output.usage or Usage()
+        if job.tariff is not None:
+            cost = job.tariff.cost(usage.prompt_tokens, usage.completion_tokens)
+            usage = msgspec.structs.replace(usage, cost=cost)
         if output.error is None:
             finished = Finished(
                 id=job.id,
@@ -164,9 +175,10 @@ class Outbox:
         for (reply_to, content_type), events in readers.items():
             for payload in self._frames(events, content_type):
                 self._sender.send(reply_to, payload)
-        if not ended:
+        started, self._started = self._started, []
+        if not ended and not started:
             return
-        report = WorkReport(instance=self._instance, ended=[ending for _, ending in ended])
+        report = WorkReport(instance=self._instance, ended=[ending for _, ending in ended], started=started)
         self._sender.send(self._reports, encode(report))
         for job, ending in ended:
             self._ledger.end(job, ending)

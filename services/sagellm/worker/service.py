@@ -25,6 +25,7 @@ from .intake import Intake
 from .ledger import Ledger
 from .metrics import Counters, EngineCollector
 from .outbox import Outbox
+from .prefixes import PrefixReports
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,13 @@ class Worker:
         self._ledger = Ledger()
         self._counters = Counters()
         self._sender = Sender(connection.nc)
-        self._outbox = Outbox(self.instance, self._ledger, self._sender, self._counters)
+        self._outbox = Outbox(
+            self.instance,
+            self._ledger,
+            self._sender,
+            self._counters,
+            tells_starts=_step_tokens(settings) > 0,
+        )
         self._draining = False
         self._stopped = False
         self._reconnected = asyncio.Event()
@@ -85,8 +92,17 @@ class Worker:
             _tokenizer(served, card.name),
             lambda: self._accepting(heartbeat),
         )
+        prefixes = PrefixReports(
+            self.instance, served.prefix_block_size, self._engine.prefix_changes, self._sender
+        )
         orders = Orders(
-            self._engine, self._ledger, self._outbox, heartbeat, self._sender, lambda: self._drain(heartbeat)
+            self._engine,
+            self._ledger,
+            self._outbox,
+            heartbeat,
+            self._sender,
+            lambda: self._drain(heartbeat),
+            prefixes.account,
         )
         self._counters.registry.register(EngineCollector(lambda: heartbeat.latest))
         self._connection.on_reconnect(self._on_reconnect)
@@ -98,6 +114,7 @@ class Worker:
                 background = [
                     tasks.create_task(intake.start_long_prompts(), name="worker long prompts"),
                     tasks.create_task(heartbeat.run(settings.heartbeat_interval_s), name="worker heartbeat"),
+                    tasks.create_task(prefixes.run(settings.heartbeat_interval_s), name="worker prefixes"),
                     tasks.create_task(self._stay_registered(info, intake), name="worker registration"),
                     tasks.create_task(self._watch_engine(), name="worker engine watch"),
                     tasks.create_task(self._recover(served, info, intake, orders), name="worker recovery"),
@@ -201,7 +218,7 @@ def _instance_info(instance: str, settings: Settings, served: ServedModel) -> In
         engine=settings.engine,
         host=socket.gethostname(),
         max_concurrent_requests=served.max_concurrent_requests,
-        max_batched_tokens=settings.max_batched_tokens if settings.engine == "sagellm" else 0,
+        max_batched_tokens=_step_tokens(settings),
         max_model_len=served.card.max_model_len,
         machine_id=settings.machine_id,
         rack_id=settings.rack_id,
@@ -230,3 +247,8 @@ async def _unless(stop: asyncio.Event, starting: Coroutine[Any, Any, ServedModel
         for task in (start, stopped):
             task.cancel()
         await asyncio.gather(start, stopped, return_exceptions=True)
+
+
+def _step_tokens(settings: Settings) -> int:
+    """Tokens of one step of the engine; 0 for engines that are not ours."""
+    return settings.max_batched_tokens if settings.engine == "sagellm" else 0

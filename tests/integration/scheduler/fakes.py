@@ -62,10 +62,17 @@ class FakeWorker:
     the test: it finds it in `items` and calls `end`, or gives `auto` to end each at once."""
 
     def __init__(
-        self, settings: Settings, name: str, *, model: str = MODEL, capacity: int = 4, auto: bool = False
+        self,
+        settings: Settings,
+        name: str,
+        *,
+        model: str = MODEL,
+        capacity: int = 4,
+        auto: bool = False,
+        **info: object,
     ):
         self.settings = settings
-        self.info = InstanceInfo(instance_id=name, model=model, max_concurrent_requests=capacity)
+        self.info = InstanceInfo(instance_id=name, model=model, max_concurrent_requests=capacity, **info)
         self.auto = auto
         self.items = Inbox()
         self.controls = Inbox()

@@ -10,6 +10,7 @@ CODES = {
     "invalid_request": (400, False),
     "context_length_exceeded": (400, False),
     "unsupported_parameter": (400, False),
+    "budget_exceeded": (402, False),
     "message_too_large": (413, False),
     "model_not_found": (404, False),
     "queue_full": (429, False),

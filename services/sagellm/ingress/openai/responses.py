@@ -11,13 +11,18 @@ class CachedTokens(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
 
 
-class UsageDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """Token counts; a prompt with several choices counts once."""
+class UsageDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Token counts; a prompt with several choices counts once.
+
+    `cost` is ours: what all choices cost, in the currency of the instances' prices; it is left out where they have
+    none.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: CachedTokens
+    cost: float = 0.0
 
 
 class TopLogprob(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,4 +137,5 @@ def usage_document(usages: dict[int, Usage], choices_per_prompt: int) -> UsageDo
         completion_tokens=completion_tokens,
         total_tokens=prompt_tokens + completion_tokens,
         prompt_tokens_details=CachedTokens(cached_tokens=sum(usage.cached_tokens for usage in prompts)),
+        cost=sum(usage.cost for usage in usages.values()),
     )

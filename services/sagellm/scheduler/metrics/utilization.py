@@ -30,7 +30,7 @@ class Utilization:
         self.average = sum(one.busy for one in seen.values()) / len(seen) if seen else 0.0
 
     def _look(self, instance: Instance) -> _Seen:
-        spent_ms, heard_s = instance.engine.step_ms_total, instance.heard_s
+        spent_ms, heard_s = instance.stats.step_ms_total, instance.heard_s
         if not spent_ms:
             return _Seen(0.0, heard_s, min(1.0, instance.load))
         before = self._seen.get(instance.id)

@@ -35,6 +35,22 @@ class Outlook(Protocol):
         """From its dispatch to its last token, if it were dispatched now; cautious."""
         ...
 
+    def work_s(self, request: TrackedRequest) -> float:
+        """How much of an instance's time it takes: less than it lasts, since others run beside it."""
+        ...
+
+    def instances(self, request: TrackedRequest) -> int:
+        """How many instances serve its model, at least 1."""
+        ...
+
+    def lowest_price(self, request: TrackedRequest) -> float:
+        """The lowest price per hour among the instances of its model, free or not; 0 if there are none."""
+        ...
+
+    def prices_differ(self, request: TrackedRequest) -> bool:
+        """Whether the instances of its model differ in price."""
+        ...
+
     def output_tokens(self, request: TrackedRequest) -> int:
         """How many tokens it will probably answer with, those that its reader holds included; cautious."""
         ...
@@ -111,6 +127,22 @@ class Unknown:
     def service_s(self, request: TrackedRequest) -> float:
         """No time."""
         return 0.0
+
+    def work_s(self, request: TrackedRequest) -> float:
+        """No time."""
+        return 0.0
+
+    def instances(self, request: TrackedRequest) -> int:
+        """One."""
+        return 1
+
+    def lowest_price(self, request: TrackedRequest) -> float:
+        """Nothing costs anything."""
+        return 0.0
+
+    def prices_differ(self, request: TrackedRequest) -> bool:
+        """All are alike."""
+        return False
 
     def output_tokens(self, request: TrackedRequest) -> int:
         """What it asks for."""

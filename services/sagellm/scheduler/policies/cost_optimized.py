@@ -15,10 +15,15 @@ from .options import PolicyOptions
 PRESSING = "pressing"
 DEFERRABLE = "deferrable"
 
+MOMENT_S = (0.0, 0.2, 0.5)
+"""How long a CRITICAL, HIGH or NORMAL request without a deadline may wait for a cheap place."""
+
 
 class CostOptimized(BasePolicy):
-    """Pressing work as under priority, wherever there is room, cheap places first; deferrable work behind it, and
-    only where it is cheapest, until it must start to be in time."""
+    """Two groups. Pressing work goes first, as under priority but not later than by its deadline, and fills cheap
+    places before dear ones. Work that may wait (LOW, BACKGROUND, or with a deadline) goes behind it, and only
+    where it is cheapest, until half of the time in which it could start is over, or its priority's time to wait.
+    """
 
     name: ClassVar[str] = "cost_optimized"
 
@@ -31,25 +36,44 @@ class CostOptimized(BasePolicy):
         return DEFERRABLE if now_s < self._wait_until_s(request) else PRESSING
 
     def key(self, request: TrackedRequest) -> Key:
-        """As under priority, with ageing."""
-        return (request.arrival_s + request.priority * self._options.ageing_s,)
+        """As under priority, with ageing; a deadline before that counts instead."""
+        aged_s = request.arrival_s + request.priority * self._options.ageing_s
+        return (min(aged_s, due_s(request)),)
 
     def rank(self, group: str, first: TrackedRequest, now_s: float) -> Key:
         """Pressing work first."""
         return (group == DEFERRABLE,)
 
     def among(self, request: TrackedRequest, candidates: Candidates, now_s: float) -> Candidates:
-        """The cheapest of them."""
-        return candidates.part(_price, _price(candidates.least(_by_price)))
+        """The cheapest of them; for work that may wait, only if nothing is cheaper even when it is free."""
+        found = cheapest(candidates)
+        if found and now_s < self._wait_until_s(request) and _price(found[0]) > self.outlook.lowest_price(request):
+            return Candidates()
+        return found
 
     def _wait_until_s(self, request: TrackedRequest) -> float:
         """Until when a request may wait for cheap capacity; 0 for one that is not deferrable."""
-        patient = request.priority >= RequestPriority.LOW
-        due = due_s(request)
-        if not patient and not (due < inf and due - request.arrival_s >= self._options.deferrable_s):
-            return 0.0
-        latest = start_by_s(request, self.outlook.prefill_s(request), self.outlook.service_s(request))
-        return min(latest, request.arrival_s + request.priority * self._options.ageing_s)
+        outlook = self.outlook
+        latest_s = start_by_s(request, outlook.prefill_s(request), outlook.service_s(request))
+        if latest_s < inf:
+            # Half of the time that is left is kept for what predictions do not see.
+            return request.arrival_s + (latest_s - request.arrival_s) / 2
+        if request.priority < RequestPriority.LOW:
+            return request.arrival_s + MOMENT_S[request.priority]
+        return request.arrival_s + request.priority * self._options.ageing_s
+
+
+def is_deferrable(request: TrackedRequest, deferrable_s: float) -> bool:
+    """Whether a request may wait: by its deadline if it has one, else by its priority."""
+    due = due_s(request)
+    if due < inf:
+        return due - request.arrival_s >= deferrable_s
+    return request.priority >= RequestPriority.LOW
+
+
+def cheapest(candidates: Candidates) -> Candidates:
+    """Those of the lowest price."""
+    return candidates.part(_price, _price(candidates.least(_by_price)))
 
 
 def _price(instance: Instance) -> float:

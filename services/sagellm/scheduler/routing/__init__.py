@@ -8,6 +8,7 @@ from .load_balanced import LoadBalanced, by_load
 from .locality import Locality
 from .power_of_two import PowerOfTwo
 from .preference import preferred
+from .prefix_aware import PrefixAware
 from .random_choice import RandomChoice
 from .round_robin import RoundRobin
 from .topology_aware import TopologyAware
@@ -17,6 +18,7 @@ __all__ = [
     "LoadBalanced",
     "Locality",
     "PowerOfTwo",
+    "PrefixAware",
     "RandomChoice",
     "RoundRobin",
     "Router",
@@ -33,6 +35,7 @@ BUILT_IN: tuple[type[Router], ...] = (
     PowerOfTwo,
     Affinity,
     Locality,
+    PrefixAware,
     TopologyAware,
 )
 

@@ -3,6 +3,8 @@
 All running requests advance by one token in each step, as in a real engine. With a time per output token the
 steps have that period, and a new request joins the next one after its first token; without, a step is one turn
 of the event loop.
+
+With a prefill rate prompts are computed one after the other, each without the part that the prefix cache holds.
 """
 
 import asyncio
@@ -14,6 +16,7 @@ from sagellm_schemas import EngineStats
 
 from .mock_answer import MockAnswer
 from .mock_model import load_mock_model
+from .mock_prefix_cache import BLOCK_TOKENS, MockPrefixCache
 
 STEP_MS_WEIGHT = 0.05
 
@@ -28,6 +31,12 @@ class MockEngine:
         self._settings = settings
         self._ttft_s = settings.mock_ttft_ms / 1000
         self._tpot_s = settings.mock_tpot_ms / 1000
+        self._prefill_token_s = (
+            1 / settings.mock_prefill_tokens_per_s if settings.mock_prefill_tokens_per_s else 0.0
+        )
+        self._prefilled_s = 0.0
+        """When the prompts admitted so far are computed, by the loop's clock."""
+        self._prefixes = MockPrefixCache(settings.mock_prefix_blocks)
         self._running: dict[str, MockAnswer] = {}
         self._waiting: dict[str, MockAnswer] = {}
         self._reading: dict[str, asyncio.TimerHandle] = {}
@@ -35,7 +44,8 @@ class MockEngine:
         self._fresh: list[MockAnswer] = []
         """Running requests that had no token yet."""
         self._next_step: asyncio.Handle | None = None
-        self._steps_total = self._prompt_tokens_total = self._output_tokens_total = 0
+        self._steps_total = self._output_tokens_total = 0
+        self._prompt_tokens_total = self._cached_tokens_total = 0
         self._step_ms = 0.0
         self._closed = False
 
@@ -48,6 +58,7 @@ class MockEngine:
             card=self._model.card,
             tokenizer_json=self._model.tokenizer_json,
             max_concurrent_requests=self._settings.max_num_seqs,
+            prefix_block_size=BLOCK_TOKENS if self._settings.mock_prefix_blocks else 0,
         )
 
     def generate(self, request: GenerateRequest) -> None:
@@ -74,8 +85,13 @@ class MockEngine:
             steps_total=self._steps_total,
             step_ms=self._step_ms,
             prompt_tokens_total=self._prompt_tokens_total,
+            cached_tokens_total=self._cached_tokens_total,
             output_tokens_total=self._output_tokens_total,
         )
+
+    def prefix_changes(self) -> dict[bytes, bool]:
+        """See `AsyncEngine`."""
+        return self._prefixes.take_changes()
 
     def healthy(self) -> bool:
         """See `AsyncEngine`."""
@@ -93,10 +109,22 @@ class MockEngine:
 
     def _admit(self, answer: MockAnswer) -> None:
         self._prompt_tokens_total += answer.prompt_tokens
-        if self._ttft_s:
-            self._reading[answer.id] = self._loop.call_later(self._ttft_s, self._first_token, answer)
+        if self._settings.mock_prefix_blocks:
+            answer.cached_tokens = self._prefixes.read(answer.prompt_token_ids)
+            self._cached_tokens_total += answer.cached_tokens
+        delay_s = self._ttft_s + self._prefill_s(answer.prompt_tokens - answer.cached_tokens)
+        if delay_s:
+            self._reading[answer.id] = self._loop.call_later(delay_s, self._first_token, answer)
         else:
             self._begin(answer)
+
+    def _prefill_s(self, tokens: int) -> float:
+        """How long until `tokens` of a prompt are computed, after those of the prompts before."""
+        if not self._prefill_token_s:
+            return 0.0
+        now_s = self._loop.time()
+        self._prefilled_s = max(now_s, self._prefilled_s) + tokens * self._prefill_token_s
+        return self._prefilled_s - now_s
 
     def _first_token(self, answer: MockAnswer) -> None:
         del self._reading[answer.id]
@@ -139,7 +167,9 @@ class MockEngine:
         self._output_tokens_total += len(outputs)
         for output in outputs:
             if output.finish_reason is not None:
-                del self._running[output.id]
+                answer = self._running.pop(output.id)
+                if self._settings.mock_prefix_blocks:
+                    self._prefixes.keep(answer.token_ids())
         self._emit(outputs)
         self._fill()
 

@@ -29,9 +29,11 @@ class MockAnswer:
         "_model",
         "_stop_reason",
         "_texts",
+        "cached_tokens",
         "end",
         "id",
         "position",
+        "prompt_token_ids",
         "prompt_tokens",
     )
 
@@ -39,7 +41,9 @@ class MockAnswer:
         sampling = request.sampling
         self.id = request.id
         self.position = len(request.resume_token_ids)
+        self.prompt_token_ids = request.prompt_token_ids
         self.prompt_tokens = len(request.prompt_token_ids)
+        self.cached_tokens = 0
         _check_prompt(request.prompt_token_ids, model)
         self.end, self._finish_reason = _length(sampling, self.prompt_tokens, model.card.max_model_len)
         self._model = model
@@ -67,8 +71,15 @@ class MockAnswer:
         if self.position >= self.end:
             output.finish_reason = self._finish_reason
             output.stop_reason = self._stop_reason
-            output.usage = Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.end)
+            output.usage = Usage(
+                prompt_tokens=self.prompt_tokens, completion_tokens=self.end, cached_tokens=self.cached_tokens
+            )
         return output
+
+    def token_ids(self) -> list[int]:
+        """The prompt, and the whole answer."""
+        singles = self._model.singles
+        return self.prompt_token_ids + [singles[position % len(singles)][0] for position in range(self.end)]
 
     def _stop_early(self, sampling: SamplingParams) -> None:
         """Find the first stop token or stop string that ends after `min_tokens`, and end the answer there."""

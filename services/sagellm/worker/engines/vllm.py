@@ -98,6 +98,10 @@ class VllmEngine:
             output_tokens_total=self._output_tokens_total,
         )
 
+    def prefix_changes(self) -> dict[bytes, bool]:
+        """The server does not tell."""
+        return {}
+
     def healthy(self) -> bool:
         """See `AsyncEngine`."""
         return self._server is not None and self._server.healthy

@@ -1,0 +1,92 @@
+"""The PD router: which phase a request is dispatched in, and among whom."""
+
+from typing import Protocol
+
+from sagellm.scheduler.candidates import Candidates
+from sagellm.scheduler.instances import Instance, Instances
+from sagellm.scheduler.phases import Phase
+from sagellm.scheduler.requests import TrackedRequest
+from sagellm.scheduler.routing import by_load, preferred
+
+from .base import PdPolicy, Prospect
+
+TRANSFER_S_PER_TOKEN = 1.3e-5
+"""128 KiB of keys and values per token (Llama-3.1-8B in bf16) at 10 GB/s."""
+
+
+class Expectations(Protocol):
+    """What the router asks about the future; a policy's `Outlook` can tell."""
+
+    def prefill_s(self, request: TrackedRequest) -> float:
+        """From its dispatch to its first token, if it were dispatched now."""
+        ...
+
+    def output_tokens(self, request: TrackedRequest) -> int:
+        """How many tokens it will probably answer with."""
+        ...
+
+
+class PdRouter:
+    """Decides between the halves and the whole, by what is free: nothing waits for a role that is not there, and
+    no free credit is left unused.
+
+    Where KV blocks can move (`transfers`), a request is split only if a decoding instance has a free credit as
+    well. Where they cannot, what should be split runs whole on a prefilling instance: there its prompt stalls only
+    others of its kind.
+    """
+
+    def __init__(
+        self,
+        policy: PdPolicy,
+        instances: Instances,
+        expectations: Expectations,
+        *,
+        transfers: bool = False,
+        transfer_s_per_token: float = TRANSFER_S_PER_TOKEN,
+    ) -> None:
+        self._policy = policy
+        self._instances = instances
+        self._expectations = expectations
+        self._transfers = transfers
+        self._transfer_s_per_token = transfer_s_per_token if transfers else 0.0
+
+    def available(self, model: str) -> bool:
+        """Whether a new request of `model` can be placed now."""
+        return bool(
+            self._instances.with_credit(model, Phase.WHOLE) or self._instances.with_credit(model, Phase.PREFILL)
+        )
+
+    def place(self, request: TrackedRequest) -> tuple[Phase, Candidates]:
+        """What `request` is dispatched for, PREFILL or WHOLE, and to one of whom. `available` must hold."""
+        model = request.request.model
+        whole = self._instances.with_credit(model, Phase.WHOLE)
+        prefilling = self._instances.with_credit(model, Phase.PREFILL)
+        if not prefilling or preferred(request, whole):
+            return Phase.WHOLE, whole
+        if preferred(request, prefilling):
+            return Phase.WHOLE, prefilling
+        goes_on = not self._transfers or bool(self.decoding(model))
+        if goes_on and self._policy.splits(request, self._prospect(request, prefilling, whole)):
+            return (Phase.PREFILL if self._transfers else Phase.WHOLE), prefilling
+        return Phase.WHOLE, whole or prefilling
+
+    def decoding(self, model: str) -> Candidates:
+        """Who can take a decode after its prefill now."""
+        return self._instances.with_credit(model, Phase.DECODE)
+
+    def _prospect(self, request: TrackedRequest, prefilling: Candidates, whole: Candidates) -> Prospect:
+        prefill_s = self._expectations.prefill_s(request)
+        backlog_tokens = prefilling.least(by_tokens).assigned_tokens
+        return Prospect(
+            input_tokens=request.prompt_tokens,
+            output_tokens=self._expectations.output_tokens(request),
+            prefill_s=prefill_s,
+            prefill_wait_s=backlog_tokens * prefill_s / max(1, request.prompt_tokens),
+            transfer_s=request.prompt_tokens * self._transfer_s_per_token,
+            decoding=len(whole.least(by_load).assigned) if whole else 0,
+        )
+
+
+def by_tokens(instance: Instance) -> tuple[float, ...]:
+    """Key of the instance with the fewest prompt tokens to compute."""
+    return instance.assigned_tokens, instance.last_turn

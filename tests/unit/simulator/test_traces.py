@@ -1,0 +1,114 @@
+"""Trace files: what is read, and what is said of a bad line."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from sagellm.simulator.traces import TraceRequest, apply_mixes, parse_mix, read_trace
+from sagellm_schemas import InvalidRequest
+
+AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
+2023-11-16 18:15:46.6805900,374,44
+2023-11-16 18:15:50.9951690,396,109
+"""
+MOONCAKE = """{"timestamp": 500, "input_length": 1100, "output_length": 7, "hash_ids": [1, 2, 3]}
+{"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [1, 9]}
+"""
+
+
+def file_of(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["trace.csv", "trace.csv.gz"])
+def test_an_azure_trace_begins_at_zero(tmp_path: Path, name: str) -> None:
+    first, second = read_trace(file_of(tmp_path, name, AZURE))
+    assert (first.arrival_s, first.input_tokens, first.output_tokens) == (0.0, 374, 44)
+    assert second.arrival_s == pytest.approx(4.314579)
+
+
+def test_a_mooncake_trace_is_sorted_and_keeps_full_blocks(tmp_path: Path) -> None:
+    first, second = read_trace(file_of(tmp_path, "trace.jsonl", MOONCAKE))
+    assert (first.input_tokens, first.blocks, second.blocks) == (600, (1,), (1, 2))
+    assert second.arrival_s == 0.5
+
+
+def test_the_duration_cuts_the_trace(tmp_path: Path) -> None:
+    assert len(read_trace(file_of(tmp_path, "trace.csv", AZURE), 4.0)) == 1
+
+
+def test_equal_block_names_are_equal_tokens_and_everything_else_is_unique() -> None:
+    one = TraceRequest(arrival_s=0, input_tokens=20, output_tokens=1, blocks=(7,))
+    other = TraceRequest(arrival_s=0, input_tokens=24, output_tokens=1, blocks=(7,))
+    a, b = one.token_ids(0), other.token_ids(1000)
+    assert (len(a), len(b)) == (20, 24)
+    assert list(a[:16]) == list(b[:16])
+    assert not set(a[16:]) & set(b[16:])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.csv", "time,in,out\n", "line 1: an Azure trace begins with the line TIMESTAMP"),
+        ("a.csv", AZURE + "2023-11-16 18:15:51,3\n", "line 4: there must be 3 fields, not 2"),
+        ("a.csv", AZURE + "yesterday,3,4\n", "line 4: TIMESTAMP must be like"),
+        ("a.csv", AZURE + "2023-11-16 18:15:51,-3,4\n", "line 4: ContextTokens must be a whole number from 1"),
+        ("a.csv", AZURE.splitlines()[0], "has no requests"),
+        ("a.jsonl", MOONCAKE + "\n{}", "line 4: not a Mooncake request: Object missing required field"),
+        ("a.jsonl", MOONCAKE + "x", "line 3: not a Mooncake request"),
+        ("a.jsonl", MOONCAKE.replace("9]", "-9]"), "line 2: hash_ids must not be negative"),
+        ("a.txt", "", "must end in .csv"),
+        ("a.csv.gz", "", "line 1: an Azure trace begins with"),
+    ],
+)
+def test_a_bad_trace_is_one_clear_error(tmp_path: Path, name: str, text: str, said: str) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        read_trace(file_of(tmp_path, name, text))
+    assert said in error.value.message
+
+
+def test_a_trace_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be read: No such file"):
+        read_trace(tmp_path / "none.csv")
+
+
+def test_a_mix_replaces_its_share() -> None:
+    requests = [TraceRequest(arrival_s=i, input_tokens=10, output_tokens=5) for i in range(1000)]
+    mixes = [parse_mix("long:0.1:3000:200"), parse_mix("batch:0.3:-:-:priority=LOW:users=2:ttft_slo_ms=none")]
+    mixed = apply_mixes(requests, mixes, 3, seed=1)
+    long = [r for r in mixed if r.kind == "long"]
+    batch = [r for r in mixed if r.kind == "batch"]
+    assert 60 < len(long) < 140
+    assert 240 < len(batch) < 360
+    assert {(r.input_tokens, r.output_tokens) for r in long} == {(3000, 200)}
+    assert {(r.input_tokens, r.priority) for r in batch} == {(10, 3)}
+    assert {r.user for r in batch} == {"batch-1", "batch-2"}
+    assert {r.user for r in mixed if r.kind == "chat"} == {"user-1", "user-2", "user-3"}
+    assert mixed == apply_mixes(requests, mixes, 3, seed=1)
+    assert mixed != apply_mixes(requests, mixes, 3, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("long", "it must be NAME:SHARE"),
+        ("long:2", "the share must be above 0"),
+        ("long:x", "could not convert"),
+        ("long:0.1:0", "must be at least 1"),
+        ("long:0.1:-:-:colour=red", "there is no field 'colour'"),
+        ("long:0.1:priority=URGENT", "priority must be one of"),
+        ("long:0.1:cost_budget=-1", "cost_budget must be a number above 0"),
+    ],
+)
+def test_a_bad_mix_is_one_clear_error(text: str, said: str) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be used") as error:
+        parse_mix(text)
+    assert said in error.value.message
+
+
+def test_mixes_cannot_be_more_than_everything() -> None:
+    with pytest.raises(InvalidRequest, match="more than 1"):
+        apply_mixes([], [parse_mix("a:0.6"), parse_mix("b:0.6")], 0, 0)
