@@ -70,6 +70,7 @@ class Engine:
         self._arrivals = 0
         self._steps_total = 0
         self._step_ms = 0.0
+        self._step_ms_total = 0.0
         self._prompt_tokens_total = 0
         self._cached_tokens_total = 0
         self._output_tokens_total = 0
@@ -176,6 +177,7 @@ class Engine:
             kv_blocks_free=self.blocks.num_free,
             steps_total=self._steps_total,
             step_ms=self._step_ms,
+            step_ms_total=round(self._step_ms_total, 3),
             prompt_tokens_total=self._prompt_tokens_total,
             cached_tokens_total=self._cached_tokens_total,
             output_tokens_total=self._output_tokens_total,
@@ -228,6 +230,7 @@ class Engine:
     def _note_step(self, started: float) -> None:
         elapsed_ms = (time.perf_counter() - started) * 1e3
         self._steps_total += 1
+        self._step_ms_total += elapsed_ms
         self._step_ms = elapsed_ms if self._steps_total == 1 else 0.9 * self._step_ms + 0.1 * elapsed_ms
 
 

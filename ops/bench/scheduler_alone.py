@@ -30,12 +30,12 @@ from sagellm.broker import Sender
 from sagellm.garbage import rare_garbage_collection
 from sagellm.scheduler.dispatcher import Dispatcher
 from sagellm.scheduler.endings import Endings
+from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instances
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.pd import PdRouter, make_pd_policy
 from sagellm.scheduler.policies import NAMES as POLICIES
 from sagellm.scheduler.policies import make_policy
-from sagellm.scheduler.policies.base import Unknown
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm.scheduler.routing import BUILT_IN, make_router
 from sagellm_schemas import EngineState, EngineStats, InferenceRequest, InstanceInfo, InstanceStats, SamplingParams
@@ -121,13 +121,15 @@ def measure(policy: str, routing: str, queued: int, count: int, passes: int) -> 
     """One combination at one size."""
     load, sink = Load(), Sink()
     instances = fleet(count, load)
+    estimates = Estimates()
     dispatcher = Dispatcher(
         make_policy(policy),
         make_router(routing),
-        PdRouter(make_pd_policy("adaptive"), instances, Unknown()),
+        PdRouter(make_pd_policy("adaptive"), instances, estimates),
         cast(Endings, None),
         cast(Sender, sink),
         SchedulerMetrics(),
+        estimates,
         1,
         1 << 20,
         lambda: True,

@@ -35,6 +35,8 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     engine: str = "sagellm"
     host: str = ""
     max_concurrent_requests: int = 100
+    max_batched_tokens: int = 0
+    """Tokens of one engine step at most; 0 where that is not known."""
     max_model_len: int = 0
     machine_id: str = ""
     rack_id: str = ""
@@ -52,6 +54,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     steps_total: int = 0
     step_ms: float = 0.0
     """Duration of the latest steps, exponentially averaged."""
+    step_ms_total: float = 0.0
+    """Time spent in steps; 0 where the engine does not tell."""
     prompt_tokens_total: int = 0
     cached_tokens_total: int = 0
     output_tokens_total: int = 0

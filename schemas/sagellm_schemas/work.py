@@ -34,11 +34,16 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: ErrorBody | None = None
 
 
-class WorkReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that ended at an instance in one engine step."""
+class WorkReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything that ended at an instance in one engine step.
+
+    `started` are the ids of those that had their first token in it, where the instance has told the size of its
+    steps (`InstanceInfo.max_batched_tokens`): the scheduler may then send other prompts.
+    """
 
     instance: str
     ended: list[Ended]
+    started: list[str] = msgspec.field(default_factory=list)
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -48,7 +48,18 @@ class Settings(BaseSettings):
     publish_timeout_s: float = Field(5.0, gt=0, description="how long to wait for the queue's acknowledgement")
 
     # Scheduler
-    policy: str = Field("priority", description="order of the queue: fifo, priority")
+    policy: str = Field(
+        "adaptive",
+        description="order of the queue: adaptive, priority, slo_aware, cost_optimized, fair, fifo, edf or sjf",
+    )
+    ageing_s: float = Field(30.0, gt=0, description="how much longer each step down in priority may wait")
+    late_bound_s: float = Field(
+        60.0, gt=0, description="slo_aware: a late request that has waited so long gets its turn, in time or not"
+    )
+    tier_weights: dict[str, float] = Field(
+        default_factory=lambda: {"free": 0.5, "standard": 1.0, "premium": 2.0, "enterprise": 4.0},
+        description="fair: share of each billing tier; others count as 1",
+    )
     routing: str = Field(
         "load_balanced", description="choice of the worker: load_balanced, round_robin, random, …"
     )

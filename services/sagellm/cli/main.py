@@ -10,6 +10,7 @@ from .chat import chat
 from .demo import demo
 from .models import models
 from .services import ingress, scheduler, worker
+from .simulate import simulate
 from .up.command import up
 from .version import version
 
@@ -24,7 +25,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-    for command in (up, demo, chat, ingress, scheduler, worker, asyncapi, version):
+    for command in (up, demo, chat, ingress, scheduler, worker, simulate, asyncapi, version):
         app.command()(command)
     app.add_typer(models(), name="models")
     app.add_typer(bench(), name="bench")

@@ -122,7 +122,7 @@ class Candidates(Sequence["Instance"]):
         self._members[instance.id] = (instance, assigned, capacity)
         self._assigned += assigned - assigned_before
         self._capacity += capacity - capacity_before
-        if assigned >= capacity:
+        if not instance.has_credit:
             self._remove(instance)
             return
         if instance.id not in self._position:

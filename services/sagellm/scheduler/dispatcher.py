@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sagellm.broker import Sender
 from sagellm.scheduler.endings import Endings
+from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instance
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.pd import PdRouter
@@ -13,7 +14,7 @@ from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm.scheduler.routing import Router, preferred
-from sagellm_schemas import MessageTooLarge, RequestStatus, WorkItem, encode
+from sagellm_schemas import Ended, MessageTooLarge, Outcome, RequestStatus, WorkItem, encode
 
 
 class Dispatcher:
@@ -30,6 +31,7 @@ class Dispatcher:
         endings: Endings,
         sender: Sender,
         metrics: SchedulerMetrics,
+        estimates: Estimates,
         term: int,
         max_item_bytes: int,
         may_dispatch: Callable[[], bool],
@@ -40,10 +42,12 @@ class Dispatcher:
         self._endings = endings
         self._sender = sender
         self._metrics = metrics
+        self._estimates = estimates
         self._term = term
         self._max_item_bytes = max_item_bytes
         self._may_dispatch = may_dispatch
         self._queues: dict[str, RequestQueue] = {}
+        policy.attach(estimates)
         self._due = asyncio.Event()
         self._turns = 0
 
@@ -72,9 +76,27 @@ class Dispatcher:
             if self._may_dispatch():
                 self._pass()
 
-    def charge(self, tracked: TrackedRequest, output_tokens: int) -> None:
-        """Tell the policy what a request has answered with."""
-        self._policy.charge(tracked, output_tokens=output_tokens)
+    def ended(self, tracked: TrackedRequest, ended: Ended) -> None:
+        """An attempt has ended: learn from it, and charge what is new of its answer."""
+        answered = ended.usage.completion_tokens
+        finished = ended.outcome is Outcome.FINISHED
+        self._estimates.ended(tracked, time.time(), answered, finished=finished)
+        self._policy.charge(tracked, output_tokens=max(0, answered - tracked.charged_tokens))
+        tracked.charged_tokens = max(tracked.charged_tokens, answered)
+
+    def waiting(self, model: str) -> Iterator[TrackedRequest]:
+        """The waiting requests of a model as they would be served; see `RequestQueue.preview`."""
+        queue = self._queues.get(model)
+        return iter(()) if queue is None else queue.preview(time.time())
+
+    def use(self, policy: Policy) -> None:
+        """Order every queue by another policy from now on."""
+        now_s = time.time()
+        policy.attach(self._estimates)
+        for queue in self._queues.values():
+            queue.use(policy, now_s)
+        self._policy = policy
+        self.wake()
 
     def lengths(self) -> dict[str, int]:
         """Waiting requests by model."""
@@ -86,6 +108,7 @@ class Dispatcher:
         for model, queue in self._queues.items():
             if not queue:
                 continue
+            self._estimates.load = self._pd.load(model)
             while self._pd.available(model) and (tracked := queue.first(now_s)) is not None:
                 _phase, candidates = self._pd.place(tracked)
                 allowed = self._policy.among(tracked, candidates, now_s)
@@ -117,8 +140,9 @@ class Dispatcher:
         self._turns += 1
         instance.assign(tracked.request.id, self._turns, tracked.prompt_tokens)
         self._sender.send(instance.work_subject, item)
-        self._policy.charge(tracked, input_tokens=tracked.prompt_tokens)
+        self._estimates.dispatched(tracked, now_s)
         if first:
+            self._policy.charge(tracked, input_tokens=tracked.prompt_tokens)
             self._metrics.wait.observe(max(0.0, now_s - tracked.arrival_s))
 
 

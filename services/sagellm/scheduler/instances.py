@@ -9,6 +9,9 @@ from sagellm.scheduler.phases import Phase, phases_of
 from sagellm.scheduler.prefixes import PrefixIndex
 from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStats, subjects
 
+STEPS_AHEAD = 2
+"""How many steps' worth of prompts an instance is given at a time: what it computes now, and the step after."""
+
 
 class Instance:
     """One worker as its latest heartbeat told it, and the requests that this scheduler has assigned to it.
@@ -16,7 +19,8 @@ class Instance:
     `last_turn` is the number of the dispatch that last chose this instance. `suspects` ran there at the latest
     heartbeat without our having sent them, `strays` at two in a row. `heard_s` is on the monotonic clock.
     `seed` is a hash of the id. `ready` means that it may be sent work as long as it has credits, of which
-    `capacity` is the number. `watchers` hear of every change of these.
+    `capacity` is the number. `watchers` hear of every change of these. `unread_tokens` are those of assigned
+    prompts without a first token yet.
     """
 
     __slots__ = (
@@ -25,7 +29,7 @@ class Instance:
         "_closed",
         "_info",
         "_state",
-        "_tokens",
+        "_unread",
         "capacity",
         "heard_s",
         "id",
@@ -37,6 +41,7 @@ class Instance:
         "strays",
         "suspects",
         "term",
+        "unread_tokens",
         "watchers",
         "work_subject",
     )
@@ -53,8 +58,9 @@ class Instance:
         self.strays: set[str] = set()
         self.last_turn = 0
         self.watchers: list[Candidates] = []
-        self._assigned: dict[str, int] = {}
-        self._tokens = 0
+        self._assigned: dict[str, None] = {}
+        self._unread: dict[str, int] = {}
+        self.unread_tokens = 0
         self._info = info
         self._state = state
         self.capacity = info.max_concurrent_requests
@@ -101,14 +107,16 @@ class Instance:
         return self._assigned.keys()
 
     @property
-    def assigned_tokens(self) -> int:
-        """Prompt tokens of what is assigned, as far as they were told."""
-        return self._tokens
-
-    @property
     def has_credit(self) -> bool:
-        """Whether a request may be assigned now: it is ready, not full, and no operator has closed it."""
-        return self.ready and len(self._assigned) < self.capacity
+        """Whether a request may be assigned now: it is ready, not full, and soon done with the prompts it has.
+
+        Prompts beyond those that fill this step and the next would only wait there, where no policy orders them.
+        An instance that does not tell the size of its steps takes as many as it has credits.
+        """
+        if not self.ready or len(self._assigned) >= self.capacity:
+            return False
+        step_tokens = self._info.max_batched_tokens
+        return not step_tokens or self.unread_tokens < STEPS_AHEAD * step_tokens
 
     @property
     def load(self) -> float:
@@ -117,22 +125,31 @@ class Instance:
 
     def assign(self, request_id: str, turn: int, tokens: int = 0) -> None:
         """Give it a request, with so many prompt tokens to compute, in dispatch number `turn`."""
-        self._tokens += tokens - self._assigned.get(request_id, 0)
-        self._assigned[request_id] = tokens
+        self._assigned[request_id] = None
+        self.unread_tokens += tokens - self._unread.get(request_id, 0)
+        self._unread[request_id] = tokens
         self.last_turn = turn
         self._changed()
 
     def release(self, request_id: str) -> None:
         """A request no longer holds a credit, if it held one."""
-        tokens = self._assigned.pop(request_id, None)
+        if request_id in self._assigned:
+            del self._assigned[request_id]
+            self.unread_tokens -= self._unread.pop(request_id, 0)
+            self._changed()
+
+    def started(self, request_id: str) -> None:
+        """A request has its first token: its prompt is read."""
+        tokens = self._unread.pop(request_id, None)
         if tokens is not None:
-            self._tokens -= tokens
+            self.unread_tokens -= tokens
             self._changed()
 
     def reassign(self, request_ids: Iterable[str]) -> None:
         """Let these requests hold credits, and no others."""
-        self._assigned = {request_id: self._assigned.get(request_id, 0) for request_id in request_ids}
-        self._tokens = sum(self._assigned.values())
+        self._assigned = dict.fromkeys(request_ids)
+        self._unread.clear()
+        self.unread_tokens = 0
         self._changed()
 
     def _open(self) -> None:

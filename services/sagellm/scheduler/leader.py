@@ -11,6 +11,7 @@ from sagellm.scheduler.cancellations import Cancellations
 from sagellm.scheduler.dead_letters import DeadLetters
 from sagellm.scheduler.dispatcher import Dispatcher
 from sagellm.scheduler.endings import Endings
+from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instance, Instances
 from sagellm.scheduler.intake import Intake
 from sagellm.scheduler.lease import LeaderLease
@@ -18,8 +19,7 @@ from sagellm.scheduler.liveness import Liveness
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import Models
 from sagellm.scheduler.pd import PdRouter, make_pd_policy
-from sagellm.scheduler.policies import make_policy
-from sagellm.scheduler.policies.base import Unknown
+from sagellm.scheduler.policies import PolicyOptions, make_policy
 from sagellm.scheduler.recovery import Recovery
 from sagellm.scheduler.rejections import Rejections
 from sagellm.scheduler.replies import Replies
@@ -50,6 +50,7 @@ class Leader:
         instances: Instances,
         cancellations: Cancellations,
         metrics: SchedulerMetrics,
+        estimates: Estimates,
         term: int,
     ) -> None:
         self._timings = timings
@@ -67,12 +68,13 @@ class Leader:
         dead_letters = DeadLetters(js, metrics, nc.max_payload)
         self._endings = Endings(self._table, attempts, replies, self._sender, metrics, term)
         self._dispatcher = Dispatcher(
-            make_policy(settings.policy),
+            make_policy(settings.policy, PolicyOptions.of(settings)),
             make_router(settings.routing),
-            PdRouter(make_pd_policy(settings.pd_policy), instances, Unknown()),
+            PdRouter(make_pd_policy(settings.pd_policy), instances, estimates),
             self._endings,
             self._sender,
             metrics,
+            estimates,
             term,
             nc.max_payload,
             self._may_dispatch,

@@ -66,9 +66,7 @@ class RequestQueue:
                 heappop(self._ranks)
                 continue
             entries = group.entries
-            while entries and self._tickets.get(entries[0][1]) != entries[0][2]:
-                heappop(entries)
-                self._ghosts -= 1
+            self._drop_ghosts(entries)
             if not entries:
                 heappop(self._ranks)
                 del self._groups[group.name]
@@ -157,6 +155,7 @@ class RequestQueue:
         """Enter `group` among the ranks by its present first request; an older entry of it counts no more."""
         top = bool(self._ranks) and self._ranks[0][2] is group
         group.seat = next(self._seats)
+        self._drop_ghosts(group.entries)
         if not group.entries:
             del self._groups[group.name]
             if top:
@@ -167,6 +166,11 @@ class RequestQueue:
             heapreplace(self._ranks, seat)
         else:
             heappush(self._ranks, seat)
+
+    def _drop_ghosts(self, entries: list[Entry]) -> None:
+        while entries and self._tickets.get(entries[0][1]) != entries[0][2]:
+            heappop(entries)
+            self._ghosts -= 1
 
     def _lay_out(self, requests: list[TrackedRequest], now_s: float) -> None:
         self._groups.clear()

@@ -43,6 +43,16 @@ class Reports:
             return
         for ended in report.ended:
             self.ended(report.instance, ended)
+        if report.started:
+            self._started(report)
+
+    def _started(self, report: WorkReport) -> None:
+        """Prompts have been read: there is room for others."""
+        instance = self._instances.get(report.instance)
+        if instance is not None:
+            for request_id in report.started:
+                instance.started(request_id)
+            self._dispatcher.wake()
 
     def ended(self, instance_id: str, ended: Ended) -> None:
         """One work item has ended at an instance."""
@@ -60,8 +70,7 @@ class Reports:
             return
         if instance is not None:
             instance.release(ended.id)
-        if ended.usage.completion_tokens:
-            self._dispatcher.charge(tracked, ended.usage.completion_tokens)
+        self._dispatcher.ended(tracked, ended)
         if is_final(ended):
             self._endings.settle(tracked)
         elif ended.error is not None:

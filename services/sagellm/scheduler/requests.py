@@ -28,7 +28,7 @@ class TrackedRequest:
 
     `status` is PENDING (neither waiting nor running: its reader is being asked what it holds), QUEUED or RUNNING.
     `sequence` is its place in the durable queue. `attempt` is the last attempt dispatched, 0 before the first.
-    `prompt_tokens` is estimated where the prompt comes as text.
+    `prompt_tokens` is estimated where the prompt comes as text. `charged_tokens` of its answer are accounted for.
     """
 
     request: InferenceRequest
@@ -47,6 +47,7 @@ class TrackedRequest:
     dispatched_s: float = 0.0
     cancelled: bool = False
     prompt_tokens: int = 0
+    charged_tokens: int = 0
 
     def __post_init__(self) -> None:
         self.prompt_tokens = prompt_tokens(self.request)

@@ -11,6 +11,7 @@ from sagellm.broker import Connection, Message, ensure_topology
 from sagellm.scheduler.attempts import Attempts
 from sagellm.scheduler.background import STEP_DOWN, start
 from sagellm.scheduler.cancellations import Cancellations
+from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instances
 from sagellm.scheduler.leader import Leader
 from sagellm.scheduler.lease import LeaderLease, LeaseLost
@@ -54,6 +55,7 @@ class SchedulerService:
         self._metrics = metrics
         self._instances = Instances()
         self._prefix_feed = PrefixFeed(self._instances, self._ask_for_prefixes)
+        self._estimates = Estimates()
         self._cancellations = Cancellations()
         self._heartbeats = Codec(InstanceStats)
         self._reconnected = asyncio.Event()
@@ -110,6 +112,7 @@ class SchedulerService:
             self._instances,
             self._cancellations,
             self._metrics,
+            self._estimates,
             term,
         )
         await self._leader.run()
@@ -134,6 +137,7 @@ class SchedulerService:
             logger.warning("a heartbeat on %s cannot be read: %s", message.subject, error)
             return
         instance = self._instances.heard(stats, time.monotonic())
+        self._estimates.heard(stats)
         if self._leader is not None:
             self._leader.heartbeat(instance)
 

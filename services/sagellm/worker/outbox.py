@@ -30,19 +30,26 @@ Readers = dict[Reader, list[Event]]
 
 
 class Outbox:
-    """Says how jobs go on and how they end, to readers and to the scheduler, and enters endings in the ledger."""
+    """Says how jobs go on and how they end, to readers and to the scheduler, and enters endings in the ledger.
 
-    def __init__(self, instance: str, ledger: Ledger, sender: Sender, counters: Counters) -> None:
+    With `tells_starts` the scheduler also hears which jobs had their first output.
+    """
+
+    def __init__(
+        self, instance: str, ledger: Ledger, sender: Sender, counters: Counters, *, tells_starts: bool = False
+    ) -> None:
         self._instance = instance
         self._reports = subjects.reports(instance)
         self._ledger = ledger
         self._sender = sender
         self._counters = counters
+        self._tells_starts = tells_starts
 
     def emit(self, outputs: list[StepOutput]) -> None:
         """The engine's callback: the outputs of one step."""
         readers: Readers = {}
         ended: list[tuple[Job, Ended]] = []
+        started: list[str] = []
         jobs = self._ledger.jobs
         for output in outputs:
             job = jobs.get(output.id)
@@ -51,6 +58,8 @@ class Outbox:
             if not job.started:
                 job.started = True
                 self._counters.first_token(job)
+                if self._tells_starts:
+                    started.append(job.id)
             if output.token_ids or output.text:
                 if not job.stream:
                     _gather(job, output)
@@ -66,7 +75,7 @@ class Outbox:
                 ended.append((job, ending))
                 if job.reader:
                     readers.setdefault(job.reader, []).extend(events)
-        self._send(readers, ended)
+        self._send(readers, ended, started)
 
     def failed(self, job: Job, error: SageError) -> None:
         """End `job` with `error`: told to the reader if it is final, else handed back to the scheduler."""
@@ -108,13 +117,13 @@ class Outbox:
         )
         return _ended(job, Outcome.FINISHED, usage), [*events, finished]
 
-    def _send(self, readers: Readers, ended: list[tuple[Job, Ended]]) -> None:
+    def _send(self, readers: Readers, ended: list[tuple[Job, Ended]], started: Sequence[str] = ()) -> None:
         for (reply_to, content_type), events in readers.items():
             for payload in self._frames(events, content_type):
                 self._sender.send(reply_to, payload)
-        if not ended:
+        if not ended and not started:
             return
-        report = WorkReport(instance=self._instance, ended=[ending for _, ending in ended])
+        report = WorkReport(instance=self._instance, ended=[ending for _, ending in ended], started=list(started))
         self._sender.send(self._reports, encode(report))
         for job, ending in ended:
             self._ledger.end(job, ending)

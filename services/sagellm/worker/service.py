@@ -42,7 +42,13 @@ class Worker:
         self._ledger = Ledger()
         self._counters = Counters()
         self._sender = Sender(connection.nc)
-        self._outbox = Outbox(self.instance, self._ledger, self._sender, self._counters)
+        self._outbox = Outbox(
+            self.instance,
+            self._ledger,
+            self._sender,
+            self._counters,
+            tells_starts=_step_tokens(settings) > 0,
+        )
         self._draining = False
         self._stopped = False
         self._reconnected = asyncio.Event()
@@ -211,6 +217,7 @@ def _instance_info(instance: str, settings: Settings, served: ServedModel) -> In
         engine=settings.engine,
         host=socket.gethostname(),
         max_concurrent_requests=served.max_concurrent_requests,
+        max_batched_tokens=_step_tokens(settings),
         max_model_len=served.card.max_model_len,
         machine_id=settings.machine_id,
         rack_id=settings.rack_id,
@@ -239,3 +246,8 @@ async def _unless(stop: asyncio.Event, starting: Coroutine[Any, Any, ServedModel
         for task in (start, stopped):
             task.cancel()
         await asyncio.gather(start, stopped, return_exceptions=True)
+
+
+def _step_tokens(settings: Settings) -> int:
+    """Tokens of one step of the engine; 0 for engines that are not ours."""
+    return settings.max_batched_tokens if settings.engine == "sagellm" else 0

@@ -151,12 +151,13 @@ async def test_after_a_lost_report_the_scheduler_asks_for_a_full_account(
     prefix_aware: Settings, connection: Connection
 ) -> None:
     async with scheduling(prefix_aware), FakeWorker(prefix_aware, "one") as worker:
-        await worker.controls.next()
-        await connection.nc.flush()
-        lost = PrefixUpdate(instance="one", number=7, block_size=BLOCK, added=pack([1]))
-        await connection.nc.publish(subjects.prefixes("one"), encode(lost))
-        while not (await worker.controls.next()).prefixes:
-            pass
+        later = encode(PrefixUpdate(instance="one", number=7, block_size=BLOCK, added=pack([1])))
+
+        async def asked() -> bool:
+            await connection.nc.publish(subjects.prefixes("one"), later)
+            return not worker.controls.empty() and (await worker.controls.next()).prefixes
+
+        await until(asked)
 
 
 async def test_a_worker_gives_a_full_account_when_it_is_asked(

@@ -35,6 +35,14 @@ class Outlook(Protocol):
         """From its dispatch to its last token, if it were dispatched now; cautious."""
         ...
 
+    def work_s(self, request: TrackedRequest) -> float:
+        """How much of an instance's time it takes: less than it lasts, since others run beside it."""
+        ...
+
+    def instances(self, request: TrackedRequest) -> int:
+        """How many instances serve its model, at least 1."""
+        ...
+
     def output_tokens(self, request: TrackedRequest) -> int:
         """How many tokens it will probably answer with, those that its reader holds included; cautious."""
         ...
@@ -79,7 +87,7 @@ class Policy(Protocol):
         ...
 
     def charge(self, request: TrackedRequest, input_tokens: int = 0, output_tokens: int = 0) -> None:
-        """Account usage: `input_tokens` at each dispatch, `output_tokens` at the end of each attempt."""
+        """Account usage: `input_tokens` at the first dispatch, `output_tokens` when an attempt ends."""
         ...
 
     def attach(self, outlook: Outlook) -> None:
@@ -111,6 +119,14 @@ class Unknown:
     def service_s(self, request: TrackedRequest) -> float:
         """No time."""
         return 0.0
+
+    def work_s(self, request: TrackedRequest) -> float:
+        """No time."""
+        return 0.0
+
+    def instances(self, request: TrackedRequest) -> int:
+        """One."""
+        return 1
 
     def output_tokens(self, request: TrackedRequest) -> int:
         """What it asks for."""

@@ -1,5 +1,7 @@
 """slo_aware: whoever can still make a deadline goes first; who cannot is put behind, but not for ever."""
 
+from collections import defaultdict
+from itertools import count
 from math import inf
 from typing import ClassVar, Self
 
@@ -17,12 +19,13 @@ PATIENCE_S = (0.5, 2.0, 10.0, 60.0, 600.0)
 
 
 class SloAware(BasePolicy):
-    """Two groups on one axis of absolute time; the one whose first request comes first on it is served.
+    """Two groups, those in time and those that are late.
 
-    In time: by `latest start + work_weight * work`, work being the predicted time to the last token: among equally
-    pressing requests the shorter goes first, which lets more of them make it. Late: by `arrival + late_bound_s`, so
-    a late request never waits behind anything that arrives `late_bound_s` after it. A request is late when it comes
-    up and its predicted first token, or end, would miss.
+    In time: by `latest start + work_weight * work`, work being the instance time that it takes: of requests that
+    press about equally the smaller goes first, so that more of them make it. A request is late when it comes up
+    and its predicted first token, or end, would miss. Late ones run, by arrival, when nothing else waits; those
+    that have waited for `late_bound_s` run beside the others, with `late_share` of the time. So late work cannot
+    starve, nor can it, in a long overload, make everything else late.
     """
 
     name: ClassVar[str] = "slo_aware"
@@ -30,43 +33,85 @@ class SloAware(BasePolicy):
     def __init__(self, options: PolicyOptions | None = None) -> None:
         super().__init__()
         self._options = options or PolicyOptions()
-        self._late: set[int] = set()
+        self._late: dict[int, bool] = {}
+        self._numbers: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+        self._refusals = count(1)
+        self._due_s: dict[str, float] = {}
+        self._next_late_s = 0.0
         self.relegated_total = 0
-        self.relegated_waits_s: list[float] = []
+        """Requests that became late while they waited."""
+        self.relegated_left = 0
+        self.relegated_wait_sum_s = 0.0
+        self.relegated_wait_max_s = 0.0
+        """Of late requests, from arrival until they were dispatched or withdrawn."""
+
+    def entered(self, request: TrackedRequest, now_s: float) -> None:
+        """It begins in time."""
+        self._late[request.sequence] = False
+        self._numbers[request.request.model][False] += 1
 
     def group(self, request: TrackedRequest, now_s: float) -> str:
-        """Late once it cannot be in time; a late one stays so."""
-        if request.sequence in self._late:
+        """Late once it cannot be in time; a late one stays so while it waits."""
+        late = self._late.get(request.sequence)
+        if late:
             return LATE
-        outlook = self.outlook
-        if now_s <= start_by_s(request, outlook.prefill_s(request), outlook.service_s(request)):
+        if now_s <= self._latest_s(request):
             return IN_TIME
-        self._late.add(request.sequence)
-        self.relegated_total += 1
+        if late is not None:
+            self._late[request.sequence] = True
+            numbers = self._numbers[request.request.model]
+            numbers[False] -= 1
+            numbers[True] += 1
+            self.relegated_total += 1
         return LATE
 
     def key(self, request: TrackedRequest) -> Key:
-        """Where it stands on the axis."""
-        options = self._options
-        if request.sequence in self._late:
-            return (request.arrival_s + options.late_bound_s,)
-        prefill_s, service_s = self.outlook.prefill_s(request), self.outlook.service_s(request)
-        latest = start_by_s(request, prefill_s, service_s)
-        if latest == inf:
-            return (request.arrival_s + PATIENCE_S[request.priority],)
-        return (min(latest + options.work_weight * service_s, request.arrival_s + options.late_bound_s),)
+        """Those in time by what is pressing and small, late ones by arrival."""
+        if self._late.get(request.sequence):
+            return (request.arrival_s,)
+        latest_s = self._latest_s(request)
+        if latest_s == inf:
+            latest_s = request.arrival_s + PATIENCE_S[request.priority]
+        return (latest_s + self._options.work_weight * self.outlook.work_s(request),)
 
     def rank(self, group: str, first: TrackedRequest, now_s: float) -> Key:
-        """The first request's place."""
-        return self.key(first)
+        """0 for the group whose turn it is. The other gets a number that was never given before, to be asked again
+        whenever it comes up."""
+        model = first.request.model
+        in_time, late = self._numbers[model]
+        if group == LATE:
+            self._due_s[model] = first.arrival_s + self._options.late_bound_s
+        late_turn = now_s >= max(self._due_s.get(model, inf), self._next_late_s)
+        refused = bool(in_time) and not late_turn if group == LATE else bool(late) and late_turn
+        return (next(self._refusals) if refused else 0,)
 
     def left(self, request: TrackedRequest, now_s: float) -> None:
         """Forget it, and note how long it has waited if it was late."""
-        self._late.discard(request.sequence)
+        late = self._late.pop(request.sequence)
+        numbers = self._numbers[request.request.model]
+        numbers[late] -= 1
+        if late:
+            if numbers[False]:
+                lasts_s = self.outlook.work_s(request) / self.outlook.instances(request)
+                self._next_late_s = max(self._next_late_s, now_s) + lasts_s / self._options.late_share
+            waited_s = now_s - request.arrival_s
+            self.relegated_left += 1
+            self.relegated_wait_sum_s += waited_s
+            self.relegated_wait_max_s = max(self.relegated_wait_max_s, waited_s)
 
     def preview(self) -> Self:
         """A copy that relegates on its own account."""
         twin = type(self)(self._options)
         twin.outlook = self.outlook
-        twin._late = set(self._late)
+        twin._late = self._late.copy()
+        twin._numbers.update({model: numbers.copy() for model, numbers in self._numbers.items()})
+        twin._refusals = count(next(self._refusals))
+        twin._due_s = self._due_s.copy()
+        twin._next_late_s = self._next_late_s
         return twin
+
+    def _latest_s(self, request: TrackedRequest) -> float:
+        asked = request.request
+        if asked.ttft_slo_ms is None and asked.slo_deadline_ms is None:
+            return inf
+        return start_by_s(request, self.outlook.prefill_s(request), self.outlook.service_s(request))

@@ -1,0 +1,74 @@
+"""One request inside a simulated instance."""
+
+from array import array
+from collections.abc import Sequence
+from typing import Literal
+
+from .kv import Holding
+
+End = Literal["", "started", "finished", "handed_over", "returned"]
+
+
+class Job:
+    """What an instance must compute, and how far it is.
+
+    `output_tokens` is when the answer ends. `context` are the tokens whose KV has to be there before the next
+    token can be sampled: prompt and what is written already. `computed` of them are there. `token_times_s`
+    are collected over all instances that worked on the request.
+    """
+
+    __slots__ = (
+        "arrival",
+        "cached_tokens",
+        "computed",
+        "finish_step",
+        "first_step",
+        "generated",
+        "hashes",
+        "holding",
+        "id",
+        "input_tokens",
+        "output_tokens",
+        "preemptions",
+        "priority",
+        "tbt_slo_s",
+        "token_times_s",
+    )
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        input_tokens: int,
+        output_tokens: int,
+        priority: int = 2,
+        hashes: Sequence[bytes] = (),
+        tbt_slo_s: float | None = None,
+    ) -> None:
+        self.id = id
+        self.input_tokens = input_tokens
+        self.output_tokens = output_tokens
+        self.priority = priority
+        self.hashes = list(hashes)
+        self.tbt_slo_s = tbt_slo_s
+        self.generated = 0
+        self.computed = 0
+        self.arrival = 0
+        self.first_step = self.finish_step = -1
+        self.cached_tokens: int | None = None
+        self.preemptions = 0
+        self.holding = Holding()
+        self.token_times_s = array("d")
+
+    def name_blocks(self, count: int) -> None:
+        """Name the first `count` blocks, as far as they are not known, by names that no other job has."""
+        self.hashes += (f"{self.id}/{index}".encode() for index in range(len(self.hashes), count))
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Order of service within an instance."""
+        return self.priority, self.arrival
+
+    @property
+    def context(self) -> int:
+        """Tokens that must be computed before the next one can be sampled."""
+        return self.input_tokens + self.generated

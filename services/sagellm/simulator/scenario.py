@@ -1,0 +1,72 @@
+"""What is simulated: a trace, its changes, a cluster, a policy and a routing strategy; run by rate and seed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from sagellm.scheduler.policies import make_policy
+from sagellm.scheduler.routing import make_router
+
+from .cluster import ClusterPlan
+from .outcome import Outcome
+from .results import RunResult, summarize
+from .simulation import Simulation
+from .traces import Mix, TraceRequest, apply_mixes
+
+Progress = Callable[[int, int], None]
+"""Told how many requests have ended, of how many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Everything but the rate and the seed. The SLOs hold for every request that has none of its own."""
+
+    requests: Sequence[TraceRequest]
+    plan: ClusterPlan
+    policy: str = "fifo"
+    routing: str = "load_balanced"
+    mixes: Sequence[Mix] = ()
+    users: int = 0
+    ttft_slo_ms: float | None = None
+    tbt_slo_ms: float | None = None
+
+    @property
+    def rate_rps(self) -> float:
+        """Requests per second of the trace as it is."""
+        span_s = self.requests[-1].arrival_s
+        return len(self.requests) / span_s if span_s > 0 else 0.0
+
+    def run(
+        self, seed: int, rate_scale: float, progress: Progress | None = None
+    ) -> tuple[RunResult, list[Outcome]]:
+        """One run; the same seed and rate give the same result.
+
+        Raises:
+            SettingsError: there is no such policy or routing strategy, or the cluster cannot be.
+            InvalidRequest: the mixes cannot be applied.
+        """
+        requests = self._prepare(seed)
+        total = len(requests)
+        simulation = Simulation(
+            requests,
+            self.plan,
+            make_policy(self.policy),
+            make_router(self.routing),
+            rate_scale,
+            progress and (lambda ended: progress(ended, total)),
+        )
+        outcomes = simulation.run()
+        return summarize(outcomes, seed, rate_scale, simulation.now_s), outcomes
+
+    def at_rate(self, seed: int, progress: Progress | None = None) -> Callable[[float], RunResult]:
+        """Runs that differ in their rate only."""
+        return lambda rate_scale: self.run(seed, rate_scale, progress)[0]
+
+    def _prepare(self, seed: int) -> list[TraceRequest]:
+        return [
+            replace(
+                request,
+                ttft_slo_ms=self.ttft_slo_ms if request.ttft_slo_ms is None else request.ttft_slo_ms,
+                tbt_slo_ms=self.tbt_slo_ms if request.tbt_slo_ms is None else request.tbt_slo_ms,
+            )
+            for request in apply_mixes(self.requests, self.mixes, self.users, seed)
+        ]

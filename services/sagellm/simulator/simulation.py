@@ -1,0 +1,195 @@
+"""A run of a trace through the scheduler's own objects and simulated instances."""
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import cast
+
+import numpy as np
+
+from sagellm.scheduler.policies import Policy
+from sagellm.scheduler.requests import TrackedRequest
+from sagellm.scheduler.routing import Router
+from sagellm_schemas import InferenceRequest, SamplingParams
+from sagellm_schemas.prefix import block_hashes
+
+from .cluster import MODEL, Cluster, ClusterPlan
+from .job import Job
+from .outcome import Outcome
+from .scheduling import SimulatedScheduler
+from .traces import TraceRequest
+
+EPOCH_S = 1_700_000_000.0
+"""The Unix time at which every simulation begins: the policies' clock is Unix time."""
+HEARTBEAT_S = 0.25
+ID_GAP = 1 << 17
+"""Distance between the made-up token ids of two requests."""
+
+
+@dataclass(slots=True)
+class _Live:
+    """A request that has arrived and not ended."""
+
+    trace: TraceRequest
+    tracked: TrackedRequest
+    job: Job
+    wait_s: float = 0.0
+    group: str = ""
+
+
+class Simulation:
+    """One run; `run` it once.
+
+    Arrivals are `TraceRequest.arrival_s / rate_scale`. `progress` is told the number of requests that have ended.
+    """
+
+    def __init__(
+        self,
+        requests: Sequence[TraceRequest],
+        plan: ClusterPlan,
+        policy: Policy,
+        router: Router,
+        rate_scale: float = 1.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._requests = requests
+        self._plan = plan
+        self._policy = policy
+        self._rate_scale = rate_scale
+        self._progress = progress
+        self.cluster = Cluster(plan)
+        self._scheduler = SimulatedScheduler(policy, router, self.cluster.known, MODEL)
+        self._boundaries: list[tuple[float, str]] = []
+        self._live: dict[str, _Live] = {}
+        self.outcomes: list[Outcome] = []
+        self.now_s = 0.0
+
+    def run(self) -> list[Outcome]:
+        """Every request's outcome, in the order in which they ended."""
+        arrived = 0
+        next_beat_s = 0.0
+        while True:
+            arrival_s = self._arrival_s(arrived)
+            now_s = min(arrival_s, self._boundaries[0][0] if self._boundaries else inf)
+            if now_s == inf:
+                break
+            if next_beat_s <= now_s:
+                now_s = next_beat_s
+                self._scheduler.heard(self.cluster.heartbeats(), EPOCH_S + now_s)
+                next_beat_s += HEARTBEAT_S
+            self.now_s = now_s
+            stopped = self._complete_steps(now_s)
+            while self._arrival_s(arrived) <= now_s:
+                self._arrive(arrived, now_s)
+                arrived += 1
+            self._dispatch(now_s, stopped)
+        assert not self._live, "requests are left over"
+        return self.outcomes
+
+    def _arrival_s(self, number: int) -> float:
+        return self._requests[number].arrival_s / self._rate_scale if number < len(self._requests) else inf
+
+    def _complete_steps(self, now_s: float) -> set[str]:
+        """End the steps that end now; the instances that may begin another."""
+        stopped: set[str] = set()
+        while self._boundaries and self._boundaries[0][0] <= now_s:
+            boundary_s, id_ = heapq.heappop(self._boundaries)
+            engine = self.cluster.engines[id_]
+            if engine.boundary_s != boundary_s:  # it was cut, and ended earlier
+                continue
+            for job, end in engine.complete():
+                if end == "started":
+                    self._scheduler.started(self._live[job.id].tracked)
+                    continue
+                self._finish(job, now_s)
+            stopped.add(id_)
+            self._begin(id_, now_s)
+        return stopped
+
+    def _arrive(self, number: int, now_s: float) -> None:
+        trace = self._requests[number]
+        tokens = trace.token_ids(number * ID_GAP)
+        hashes = list(block_hashes(tokens, self._plan.block_size)) if trace.blocks else []
+        prompt = tokens[: trace.input_tokens]
+        request = InferenceRequest(
+            model=MODEL,
+            id=str(number),
+            prompt_token_ids=cast(list[int], prompt),
+            sampling=SamplingParams(max_tokens=trace.max_tokens),
+            priority=trace.priority,
+            slo_deadline_ms=trace.slo_deadline_ms,
+            ttft_slo_ms=trace.ttft_slo_ms,
+            tbt_slo_ms=trace.tbt_slo_ms,
+            cost_budget=trace.cost_budget,
+            user_id=trace.user,
+            billing_tier=trace.billing_tier,
+            can_be_preempted=trace.can_be_preempted,
+            arrival_time=EPOCH_S + now_s,
+        )
+        tracked = TrackedRequest(request, number + 1, "", "", trace.priority, EPOCH_S + now_s)
+        output_tokens = min(trace.output_tokens, trace.max_tokens or trace.output_tokens)
+        job = Job(request.id, trace.input_tokens, output_tokens, trace.priority, hashes)
+        live = self._live[request.id] = _Live(trace, tracked, job)
+        engine = next(iter(self.cluster.engines.values()))
+        if not engine.fits(job):
+            self._refuse(live, "it does not fit the KV cache")
+            return
+        self._scheduler.enqueue(tracked, EPOCH_S + now_s)
+
+    def _dispatch(self, now_s: float, stopped: set[str]) -> None:
+        touched: set[str] = set()
+        for tracked, instance in self._scheduler.assign(EPOCH_S + now_s):
+            live = self._live[tracked.id]
+            live.wait_s = now_s - (tracked.arrival_s - EPOCH_S)
+            live.group = self._policy.group(tracked, EPOCH_S + now_s)
+            self.cluster.engines[instance.id].add(live.job, now_s)
+            touched.add(instance.id)
+        for id_ in sorted(touched):
+            self._begin(id_, now_s)
+
+    def _begin(self, id_: str, now_s: float) -> None:
+        engine = self.cluster.engines[id_]
+        engine.begin(now_s)
+        if engine.boundary_s < inf:
+            heapq.heappush(self._boundaries, (engine.boundary_s, id_))
+
+    def _finish(self, job: Job, now_s: float) -> None:
+        live = self._live.pop(job.id)
+        self._scheduler.ended(live.tracked, job.generated, EPOCH_S + now_s)
+        times_ms = np.frombuffer(job.token_times_s) * 1000
+        arrival_ms = live.trace.arrival_s / self._rate_scale * 1000
+        gaps_ms = np.diff(times_ms)
+        self._end(
+            Outcome(
+                request=live.trace,
+                status="finished",
+                wait_ms=live.wait_s * 1000,
+                ttft_ms=float(times_ms[0]) - arrival_ms,
+                latency_ms=now_s * 1000 - arrival_ms,
+                tpot_ms=float(gaps_ms.mean()) if len(gaps_ms) else 0.0,
+                gap_p99_ms=p99(gaps_ms),
+                output_tokens=job.generated,
+                cached_tokens=job.cached_tokens or 0,
+                preemptions=job.preemptions,
+                group=live.group,
+                instance=live.tracked.instance,
+            )
+        )
+
+    def _refuse(self, live: _Live, reason: str) -> None:
+        del self._live[live.tracked.id]
+        self._end(Outcome(request=live.trace, status="rejected", reason=reason))
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        if self._progress is not None and not len(self.outcomes) % 500:
+            self._progress(len(self.outcomes))
+
+
+def p99(gaps_ms: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:
+    """The smallest gap that 99% of them do not exceed; 0 if there are none."""
+    if not len(gaps_ms):
+        return 0.0
+    place = -(-99 * len(gaps_ms) // 100) - 1
+    return float(np.partition(gaps_ms, place)[place])

@@ -1,0 +1,7 @@
+"""Recorded traffic: Azure's and Mooncake's public formats."""
+
+from .mix import Mix, apply_mixes, parse_mix
+from .read import read_trace
+from .request import TraceRequest
+
+__all__ = ["Mix", "TraceRequest", "apply_mixes", "parse_mix", "read_trace"]
