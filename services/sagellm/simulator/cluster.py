@@ -16,11 +16,15 @@ MODEL = "simulated"
 class ClusterPlan:
     """Which instances there are. `None` means: as the cost model says.
 
-    `prices_per_hour` are given to the instances in turn.
+    `instances` run whole requests, `prefill` and `decode` are the halves of split ones. `prices_per_hour` are
+    given to the instances in turn. KV moves at `transfer_bytes_per_s`.
     """
 
     cost: CostModel
     instances: int = 1
+    prefill: int = 0
+    decode: int = 0
+    transfer_bytes_per_s: float = 10e9
     max_num_seqs: int | None = None
     max_batched_tokens: int | None = None
     kv_tokens: int | None = None
@@ -39,6 +43,10 @@ class ClusterPlan:
                 f"a step of {self.budget} tokens cannot decode {self.seqs} requests; "
                 "raise --max-batched-tokens or lower --max-num-seqs"
             )
+        if not self.instances and not (self.prefill and self.decode):
+            raise SettingsError("there must be an instance: give --instances, or --prefill and --decode")
+        if bool(self.prefill) != bool(self.decode):
+            raise SettingsError("--prefill and --decode go together")
         if self.num_blocks < 1:
             raise SettingsError(f"the KV cache must hold at least one block of {self.block_size} tokens")
 
@@ -51,6 +59,20 @@ class ClusterPlan:
     def budget(self) -> int:
         """Tokens of a step."""
         return self.max_batched_tokens or self.cost.max_batched_tokens
+
+    @property
+    def roles(self) -> list[InstanceRole]:
+        """The role of every instance."""
+        return (
+            [InstanceRole.GENERAL] * self.instances
+            + [InstanceRole.PREFILLING] * self.prefill
+            + [InstanceRole.DECODING] * self.decode
+        )
+
+    @property
+    def transfer_s_per_token(self) -> float:
+        """How long the KV of a token travels."""
+        return self.cost.kv_bytes_per_token / self.transfer_bytes_per_s
 
     @property
     def num_blocks(self) -> int:
@@ -67,11 +89,11 @@ class Cluster:
         self.engines: dict[str, SimulatedEngine] = {}
         self._infos: dict[str, InstanceInfo] = {}
         clock = StepClock(plan.cost, plan.budget)
-        for number in range(plan.instances):
+        for number, role in enumerate(plan.roles):
             info = InstanceInfo(
-                instance_id=f"general-{number + 1}",
+                instance_id=f"{role}-{number + 1}",
                 model=MODEL,
-                role=InstanceRole.GENERAL,
+                role=role,
                 engine="simulated",
                 max_concurrent_requests=plan.seqs,
                 max_batched_tokens=plan.budget,

@@ -26,8 +26,7 @@ STEP_MS_WEIGHT = 0.05
 class SimulatedEngine:
     """Jobs in, tokens and endings out. All times are seconds since the simulation's start.
 
-    `boundary_s` is when `complete` must be called: infinite while there is nothing to do. With `hands_over`
-    a job ends as soon as its prompt is computed; its blocks stay until `free`.
+    `boundary_s` is when `complete` must be called: infinite while there is nothing to do.
     """
 
     def __init__(
@@ -37,7 +36,6 @@ class SimulatedEngine:
         *,
         max_num_seqs: int,
         max_batched_tokens: int,
-        hands_over: bool = False,
     ) -> None:
         self.kv = kv
         self.boundary_s = inf
@@ -45,7 +43,6 @@ class SimulatedEngine:
         self._clock = clock
         self._max_num_seqs = max_num_seqs
         self._max_batched_tokens = max_batched_tokens
-        self._hands_over = hands_over
         self._waiting: list[tuple[tuple[int, int], Job]] = []
         self._prefilling: list[Job] = []
         self._chunks: list[int] = []
@@ -105,7 +102,7 @@ class SimulatedEngine:
         self.boundary_s = self._planned_s[-1]
 
     def complete(self) -> list[tuple[Job, End]]:
-        """The run is over: what ended with it. Begins nothing new."""
+        """The run is over: what ended with it, or had its prompt computed. Begins nothing new."""
         steps = len(self._planned_s)
         self._take_decode_blocks(steps)
         self._kv_tokens += steps * len(self._decoding)
@@ -188,7 +185,7 @@ class SimulatedEngine:
                 lacking -= victim.computed % size == 0
             else:
                 self._prefilling.remove(victim)
-            victim.name_blocks(victim.computed // size)  # it finds again what is not overwritten
+            victim.named = True  # it finds again what is not overwritten
             self._release(victim)
             victim.preemptions += 1
             self._preemptions += 1
@@ -233,6 +230,7 @@ class SimulatedEngine:
         hits = self.kv.hits(job.hashes, (job.context - 1) // self.kv.block_size)
         blocks = self.kv.blocks(job.context)
         if not self.kv.can_hold(job.hashes, hits, blocks):
+            self.kv.touch(job.hashes[:hits])
             return False
         heapq.heappop(self._waiting)
         self.kv.share(job.holding, job.hashes[:hits])
@@ -264,7 +262,7 @@ class SimulatedEngine:
             if job.generated >= job.output_tokens:
                 self._release(job)
                 ended.append((job, "finished"))
-            elif self._hands_over:
+            elif job.hands_over:
                 self._leased.add(job)
                 ended.append((job, "handed_over"))
             else:
@@ -304,6 +302,8 @@ class SimulatedEngine:
         job.holding.private = self.kv.blocks(job.computed) - len(job.holding.shared)
 
     def _release(self, job: Job) -> None:
+        if job.named:
+            job.name_blocks(job.computed // self.kv.block_size)
         self.kv.commit(job.holding, job.hashes, job.computed // self.kv.block_size)
         self.kv.release(job.holding)
         job.computed = 0

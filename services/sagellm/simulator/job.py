@@ -6,12 +6,16 @@ from typing import Literal
 
 from .kv import Holding
 
-End = Literal["", "started", "finished", "handed_over", "returned"]
+End = Literal["started", "finished", "handed_over"]
+"""What a step may bring a job to: its prompt is computed and it goes on, it is complete, or goes on elsewhere."""
 
 
 class Job:
     """What an instance must compute, and how far it is.
 
+    With `hands_over` it ends as soon as its prompt is computed; its blocks stay until they are freed.
+
+    `hashes` name its first blocks; None means that no other job has the same, so that nothing need be `named`.
     `output_tokens` is when the answer ends. `context` are the tokens whose KV has to be there before the next
     token can be sampled: prompt and what is written already. `computed` of them are there. `token_times_s`
     are collected over all instances that worked on the request.
@@ -24,10 +28,12 @@ class Job:
         "finish_step",
         "first_step",
         "generated",
+        "hands_over",
         "hashes",
         "holding",
         "id",
         "input_tokens",
+        "named",
         "output_tokens",
         "preemptions",
         "priority",
@@ -41,18 +47,20 @@ class Job:
         input_tokens: int,
         output_tokens: int,
         priority: int = 2,
-        hashes: Sequence[bytes] = (),
+        hashes: Sequence[bytes] | None = None,
         tbt_slo_s: float | None = None,
     ) -> None:
         self.id = id
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
         self.priority = priority
-        self.hashes = list(hashes)
+        self.hashes = list(hashes or ())
+        self.named = hashes is not None
         self.tbt_slo_s = tbt_slo_s
         self.generated = 0
         self.computed = 0
         self.arrival = 0
+        self.hands_over = False
         self.first_step = self.finish_step = -1
         self.cached_tokens: int | None = None
         self.preemptions = 0

@@ -35,6 +35,7 @@ class KvCache:
         self._held = 0
         self._references: dict[bytes, int] = {}
         self._idle: OrderedDict[bytes, None] = OrderedDict()
+        self._news: dict[bytes, bool] = {}
 
     @property
     def num_free(self) -> int:
@@ -66,6 +67,12 @@ class KvCache:
         idle = sum(name in self._idle for name in hashes[:hits])
         return blocks - hits + idle <= self.num_free
 
+    def touch(self, hashes: Sequence[bytes]) -> None:
+        """Somebody has looked for these blocks, which are here: those that nobody holds count as just used."""
+        for name in reversed(hashes):
+            if name in self._idle:
+                self._idle.move_to_end(name)
+
     def share(self, holding: Holding, hashes: Sequence[bytes]) -> None:
         """Give an empty holding blocks that are here."""
         for name in hashes:
@@ -84,7 +91,7 @@ class KvCache:
         self._held += count
         room = self.num_free
         while len(self._idle) > room:
-            self._idle.popitem(last=False)
+            self._tell(self._idle.popitem(last=False)[0], here=False)
 
     def commit(self, holding: Holding, hashes: Sequence[bytes], full_blocks: int) -> None:
         """Let others share what the first `full_blocks` blocks hold now; a twin of a known block stays private."""
@@ -95,7 +102,8 @@ class KvCache:
                 holding.private -= 1
                 holding.shared.append(name)
                 self._references[name] = 1
-        holding.committed = max(holding.committed, full_blocks)
+                self._tell(name, here=True)
+        holding.committed = max(holding.committed, min(full_blocks, len(hashes)))
 
     def release(self, holding: Holding) -> None:
         """Take all its blocks back; those that are known can still be shared."""
@@ -109,6 +117,19 @@ class KvCache:
         holding.private = 0
         holding.shared = []
         holding.committed = 0
+
+    def news(self) -> tuple[list[bytes], list[bytes]]:
+        """Blocks that can be shared since the last call, and those that cannot any more."""
+        came = [name for name, here in self._news.items() if here]
+        went = [name for name, here in self._news.items() if not here]
+        self._news.clear()
+        return came, went
+
+    def _tell(self, name: bytes, *, here: bool) -> None:
+        if self._news.get(name, here) is here:
+            self._news[name] = here
+        else:
+            del self._news[name]
 
     def check_integrity(self, holdings: Sequence[Holding]) -> None:
         """Assert that the books agree with `holdings`, which are all there are."""

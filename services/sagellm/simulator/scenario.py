@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from sagellm.scheduler.pd import make_pd_policy
 from sagellm.scheduler.policies import make_policy
 from sagellm.scheduler.routing import make_router
 
@@ -24,6 +25,7 @@ class Scenario:
     plan: ClusterPlan
     policy: str = "fifo"
     routing: str = "load_balanced"
+    pd_policy: str = "adaptive"
     mixes: Sequence[Mix] = ()
     users: int = 0
     ttft_slo_ms: float | None = None
@@ -51,6 +53,7 @@ class Scenario:
             self.plan,
             make_policy(self.policy),
             make_router(self.routing),
+            make_pd_policy(self.pd_policy),
             rate_scale,
             progress and (lambda ended: progress(ended, total)),
         )

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instance, Instances
+from sagellm.scheduler.pd import PdPolicy, PdRouter
+from sagellm.scheduler.phases import Phase
 from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
@@ -18,7 +20,15 @@ class SimulatedScheduler:
     Times are Unix seconds.
     """
 
-    def __init__(self, policy: Policy, router: Router, instances: Instances, model: str) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        router: Router,
+        pd_policy: PdPolicy,
+        instances: Instances,
+        model: str,
+        transfer_s_per_token: float,
+    ) -> None:
         self.estimates = Estimates()
         self._policy = policy
         self._router = router
@@ -27,6 +37,9 @@ class SimulatedScheduler:
         self._queue = RequestQueue(policy)
         self._turns = 0
         policy.attach(self.estimates)
+        self._pd = PdRouter(
+            pd_policy, instances, self.estimates, transfers=True, transfer_s_per_token=transfer_s_per_token
+        )
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -42,35 +55,51 @@ class SimulatedScheduler:
         tracked.status = RequestStatus.QUEUED
         self._queue.push(tracked, now_s)
 
-    def assign(self, now_s: float) -> Iterator[tuple[TrackedRequest, Instance]]:
-        """One pass: who runs where from now on."""
+    def assign(self, now_s: float) -> Iterator[tuple[TrackedRequest, Instance, Phase]]:
+        """One pass: who runs where from now on, and how much of it."""
         if not self._queue:
             return
-        candidates = self._instances.with_credit(self._model)
-        self.estimates.load = candidates.load
-        while candidates and (tracked := self._queue.first(now_s)) is not None:
+        while self._pd.available(self._model) and (tracked := self._queue.first(now_s)) is not None:
+            phase, candidates = self._pd.place(tracked)
+            self.estimates.load = candidates.load
             allowed = self._policy.among(tracked, candidates, now_s)
             if not allowed:
                 break
             self._queue.pop(now_s)
             instance = preferred(tracked, allowed) or self._router.choose(tracked, allowed)
             self._dispatch(tracked, instance, now_s)
-            yield tracked, instance
+            yield tracked, instance, phase
+
+    def go_on(self, tracked: TrackedRequest) -> Instance | None:
+        """Where a request decodes whose prompt is computed elsewhere; None if there is no room yet."""
+        candidates = self._pd.decoding(self._model)
+        if not candidates:
+            return None
+        instance = self._router.choose(tracked, candidates)
+        tracked.instance = instance.id
+        self._turns += 1
+        instance.assign(tracked.id, self._turns)
+        return instance
+
+    def handed_over(self, tracked: TrackedRequest) -> None:
+        """Its prompt is computed, and its credit is free."""
+        self._instance(tracked).release(tracked.id)
 
     def started(self, tracked: TrackedRequest) -> None:
         """A report has come: it has its first token, so its instance has room for other prompts."""
-        instance = self._instances.get(tracked.instance)
-        assert instance is not None, "instances do not go away here"
-        instance.started(tracked.id)
+        self._instance(tracked).started(tracked.id)
 
     def ended(self, tracked: TrackedRequest, output_tokens: int, now_s: float) -> None:
         """A report has come: its credit is free, its output is learned from and accounted."""
-        instance = self._instances.get(tracked.instance)
-        assert instance is not None, "instances do not go away here"
-        instance.release(tracked.id)
+        self._instance(tracked).release(tracked.id)
         self.estimates.ended(tracked, now_s, output_tokens)
         self._policy.charge(tracked, output_tokens=max(0, output_tokens - tracked.charged_tokens))
         tracked.charged_tokens = output_tokens
+
+    def _instance(self, tracked: TrackedRequest) -> Instance:
+        instance = self._instances.get(tracked.instance)
+        assert instance is not None, "instances do not go away here"
+        return instance
 
     def _dispatch(self, tracked: TrackedRequest, instance: Instance, now_s: float) -> None:
         first = tracked.attempt == 0

@@ -1,6 +1,7 @@
 """A run of a trace through the scheduler's own objects and simulated instances."""
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -8,11 +9,13 @@ from typing import cast
 
 import numpy as np
 
+from sagellm.scheduler.pd import PdPolicy
+from sagellm.scheduler.phases import Phase
 from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm.scheduler.routing import Router
 from sagellm_schemas import InferenceRequest, SamplingParams
-from sagellm_schemas.prefix import block_hashes
+from sagellm_schemas.prefix import block_hashes, short_hash
 
 from .cluster import MODEL, Cluster, ClusterPlan
 from .job import Job
@@ -50,6 +53,7 @@ class Simulation:
         plan: ClusterPlan,
         policy: Policy,
         router: Router,
+        pd_policy: PdPolicy,
         rate_scale: float = 1.0,
         progress: Callable[[int], None] | None = None,
     ) -> None:
@@ -59,8 +63,14 @@ class Simulation:
         self._rate_scale = rate_scale
         self._progress = progress
         self.cluster = Cluster(plan)
-        self._scheduler = SimulatedScheduler(policy, router, self.cluster.known, MODEL)
+        self._scheduler = SimulatedScheduler(
+            policy, router, pd_policy, self.cluster.known, MODEL, plan.transfer_s_per_token
+        )
         self._boundaries: list[tuple[float, str]] = []
+        self._transfers: list[tuple[float, int, _Live, str]] = []
+        """KV on its way: when it arrives, an order among equals, whose, and from where."""
+        self._handed_over: deque[tuple[_Live, str]] = deque()
+        """Requests whose prompt is computed, and where; they wait for an instance to decode at."""
         self._live: dict[str, _Live] = {}
         self.outcomes: list[Outcome] = []
         self.now_s = 0.0
@@ -71,46 +81,72 @@ class Simulation:
         next_beat_s = 0.0
         while True:
             arrival_s = self._arrival_s(arrived)
-            now_s = min(arrival_s, self._boundaries[0][0] if self._boundaries else inf)
+            now_s = min(
+                arrival_s,
+                self._boundaries[0][0] if self._boundaries else inf,
+                self._transfers[0][0] if self._transfers else inf,
+            )
             if now_s == inf:
                 break
             if next_beat_s <= now_s:
                 now_s = next_beat_s
-                self._scheduler.heard(self.cluster.heartbeats(), EPOCH_S + now_s)
+                self._beat(now_s)
                 next_beat_s += HEARTBEAT_S
             self.now_s = now_s
-            stopped = self._complete_steps(now_s)
+            self._complete_steps(now_s)
+            self._complete_transfers(now_s)
             while self._arrival_s(arrived) <= now_s:
                 self._arrive(arrived, now_s)
                 arrived += 1
-            self._dispatch(now_s, stopped)
+            self._dispatch(now_s)
         assert not self._live, "requests are left over"
         return self.outcomes
 
     def _arrival_s(self, number: int) -> float:
         return self._requests[number].arrival_s / self._rate_scale if number < len(self._requests) else inf
 
-    def _complete_steps(self, now_s: float) -> set[str]:
-        """End the steps that end now; the instances that may begin another."""
-        stopped: set[str] = set()
+    def _beat(self, now_s: float) -> None:
+        """Every instance tells how it is, and what its prefix cache holds."""
+        self._scheduler.heard(self.cluster.heartbeats(), EPOCH_S + now_s)
+        index = self.cluster.known.prefixes(MODEL)
+        for id_, engine in self.cluster.engines.items():
+            came, went = engine.kv.news()
+            index.remove(id_, map(short_hash, went))
+            index.add(id_, map(short_hash, came))
+
+    def _complete_steps(self, now_s: float) -> None:
+        """End the steps that end now, and begin the next ones."""
         while self._boundaries and self._boundaries[0][0] <= now_s:
             boundary_s, id_ = heapq.heappop(self._boundaries)
             engine = self.cluster.engines[id_]
             if engine.boundary_s != boundary_s:  # it was cut, and ended earlier
                 continue
             for job, end in engine.complete():
+                live = self._live[job.id]
                 if end == "started":
-                    self._scheduler.started(self._live[job.id].tracked)
-                    continue
-                self._finish(job, now_s)
-            stopped.add(id_)
+                    self._scheduler.started(live.tracked)
+                elif end == "finished":
+                    self._finish(live, now_s)
+                else:
+                    self._scheduler.handed_over(live.tracked)
+                    self._handed_over.append((live, id_))
             self._begin(id_, now_s)
-        return stopped
+
+    def _complete_transfers(self, now_s: float) -> None:
+        """Let go on what has received its KV."""
+        while self._transfers and self._transfers[0][0] <= now_s:
+            _, _, live, source = heapq.heappop(self._transfers)
+            self.cluster.engines[source].free(live.job)
+            live.job.hands_over = False
+            live.job.computed = live.job.context - 1
+            self.cluster.engines[live.tracked.instance].add(live.job, now_s)
+            self._begin(source, now_s)
+            self._begin(live.tracked.instance, now_s)
 
     def _arrive(self, number: int, now_s: float) -> None:
         trace = self._requests[number]
         tokens = trace.token_ids(number * ID_GAP)
-        hashes = list(block_hashes(tokens, self._plan.block_size)) if trace.blocks else []
+        hashes = list(block_hashes(tokens, self._plan.block_size)) if trace.blocks else None
         prompt = tokens[: trace.input_tokens]
         request = InferenceRequest(
             model=MODEL,
@@ -137,15 +173,23 @@ class Simulation:
             return
         self._scheduler.enqueue(tracked, EPOCH_S + now_s)
 
-    def _dispatch(self, now_s: float, stopped: set[str]) -> None:
-        touched: set[str] = set()
-        for tracked, instance in self._scheduler.assign(EPOCH_S + now_s):
+    def _dispatch(self, now_s: float) -> None:
+        touched: dict[str, None] = {}
+        while self._handed_over:
+            live, source = self._handed_over[0]
+            if self._scheduler.go_on(live.tracked) is None:
+                break
+            self._handed_over.popleft()
+            arrives_s = now_s + live.job.computed * self._plan.transfer_s_per_token
+            heapq.heappush(self._transfers, (arrives_s, live.tracked.sequence, live, source))
+        for tracked, instance, phase in self._scheduler.assign(EPOCH_S + now_s):
             live = self._live[tracked.id]
             live.wait_s = now_s - (tracked.arrival_s - EPOCH_S)
             live.group = self._policy.group(tracked, EPOCH_S + now_s)
+            live.job.hands_over = phase is Phase.PREFILL
             self.cluster.engines[instance.id].add(live.job, now_s)
-            touched.add(instance.id)
-        for id_ in sorted(touched):
+            touched[instance.id] = None
+        for id_ in touched:
             self._begin(id_, now_s)
 
     def _begin(self, id_: str, now_s: float) -> None:
@@ -154,8 +198,9 @@ class Simulation:
         if engine.boundary_s < inf:
             heapq.heappush(self._boundaries, (engine.boundary_s, id_))
 
-    def _finish(self, job: Job, now_s: float) -> None:
-        live = self._live.pop(job.id)
+    def _finish(self, live: _Live, now_s: float) -> None:
+        job = live.job
+        del self._live[job.id]
         self._scheduler.ended(live.tracked, job.generated, EPOCH_S + now_s)
         times_ms = np.frombuffer(job.token_times_s) * 1000
         arrival_ms = live.trace.arrival_s / self._rate_scale * 1000

@@ -39,7 +39,7 @@ def run_alone(engine: SimulatedEngine, jobs: list[tuple[float, Job]]) -> dict[st
         now_s = min(engine.boundary_s, waiting[0][0] if waiting else engine.boundary_s)
         if engine.boundary_s == now_s:
             ended |= {job.id: now_s for job, end in engine.complete() if end == "finished"}
-        engine.check_integrity()
+            engine.check_integrity()
         while waiting and waiting[0][0] <= now_s:
             engine.add(waiting.pop(0)[1], now_s)
         engine.begin(now_s)
