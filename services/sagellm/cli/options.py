@@ -36,7 +36,7 @@ KvCacheBytes = Annotated[int | None, typer.Option(help="Memory of the KV cache; 
 ServedName = Annotated[
     str | None, typer.Option(help="The model's name for clients; made from --model if not given.")
 ]
-Policy = Annotated[str | None, typer.Option(help="Order of the queue.", show_default="priority")]
+Policy = Annotated[str | None, typer.Option(help="Order of the queue.", show_default="adaptive")]
 Routing = Annotated[str | None, typer.Option(help="Choice of the worker.", show_default="load_balanced")]
 PdPolicy = Annotated[
     str | None, typer.Option(help="What prefilling instances are used for.", show_default="adaptive")
