@@ -4,6 +4,7 @@ The engine's prefix cache, prefix-aware routing and KV transfer must agree on th
 """
 
 import hashlib
+import struct
 from array import array
 from collections.abc import Iterator, Sequence
 
@@ -35,11 +36,11 @@ def short_hash(name: bytes) -> int:
 
 
 def short_hashes(token_ids: Sequence[int], block_size: int, max_blocks: int) -> list[int]:
-    """`short_hash` of the leading full blocks, at most `max_blocks`; about 0.7 µs a block."""
+    """`short_hash` of the leading full blocks, at most `max_blocks`; less than 1 µs a block."""
     count = min(len(token_ids) // block_size, max_blocks)
     data = array("i", token_ids[: count * block_size]).tobytes()
-    stride, parent, found = block_size * INT_BYTES, ROOT, []
+    stride, parent, names, blake2b = block_size * INT_BYTES, ROOT, [], hashlib.blake2b
     for start in range(0, count * stride, stride):
-        parent = hashlib.blake2b(parent + data[start : start + stride], digest_size=HASH_BYTES).digest()
-        found.append(int.from_bytes(parent[:SHORT_BYTES], "little"))
-    return found
+        parent = blake2b(parent + data[start : start + stride], digest_size=HASH_BYTES).digest()
+        names.append(parent)
+    return [first for first, _rest in struct.iter_unpack("<QQ", b"".join(names))]

@@ -61,7 +61,9 @@ class Settings(BaseSettings):
         description="fair: share of each billing tier; others count as 1",
     )
     routing: str = Field(
-        "load_balanced", description="choice of the worker: load_balanced, round_robin, random, …"
+        "load_balanced",
+        description="choice of the worker: load_balanced, round_robin, random, power_of_two, affinity, locality, "
+        "prefix_aware, topology_aware",
     )
     pd_policy: str = Field(
         "adaptive", description="what prefilling instances are used for, if there are any: threshold, adaptive"

@@ -113,13 +113,13 @@ class Dispatcher:
         for model, queue in self._queues.items():
             if not queue:
                 continue
+            self._estimates.load = self._pd.load(model)
             while self._pd.available(model):
                 began_s = time.perf_counter()
                 tracked = queue.first(now_s)
                 if tracked is None:
                     break
                 _phase, candidates = self._pd.place(tracked)
-                self._estimates.load = candidates.load
                 allowed = self._policy.among(tracked, candidates, now_s)
                 if not allowed:
                     break

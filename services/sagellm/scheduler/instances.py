@@ -29,7 +29,6 @@ class Instance:
         "_closed",
         "_info",
         "_state",
-        "_tokens",
         "_unread",
         "capacity",
         "engine",
@@ -60,8 +59,7 @@ class Instance:
         self.strays: set[str] = set()
         self.last_turn = 0
         self.watchers: list[Candidates] = []
-        self._assigned: dict[str, int] = {}
-        self._tokens = 0
+        self._assigned: dict[str, None] = {}
         self._unread: dict[str, int] = {}
         self.unread_tokens = 0
         self._info = info
@@ -110,11 +108,6 @@ class Instance:
         return self._assigned.keys()
 
     @property
-    def assigned_tokens(self) -> int:
-        """Prompt tokens of what is assigned, as far as they were told."""
-        return self._tokens
-
-    @property
     def has_credit(self) -> bool:
         """Whether a request may be assigned now: it is ready, not full, and soon done with the prompts it has.
 
@@ -133,8 +126,7 @@ class Instance:
 
     def assign(self, request_id: str, turn: int, tokens: int = 0) -> None:
         """Give it a request, with so many prompt tokens to compute, in dispatch number `turn`."""
-        self._tokens += tokens - self._assigned.get(request_id, 0)
-        self._assigned[request_id] = tokens
+        self._assigned[request_id] = None
         self.unread_tokens += tokens - self._unread.get(request_id, 0)
         self._unread[request_id] = tokens
         self.last_turn = turn
@@ -142,9 +134,8 @@ class Instance:
 
     def release(self, request_id: str) -> None:
         """A request no longer holds a credit, if it held one."""
-        tokens = self._assigned.pop(request_id, None)
-        if tokens is not None:
-            self._tokens -= tokens
+        if request_id in self._assigned:
+            del self._assigned[request_id]
             self.unread_tokens -= self._unread.pop(request_id, 0)
             self._changed()
 
@@ -157,8 +148,7 @@ class Instance:
 
     def reassign(self, request_ids: Iterable[str]) -> None:
         """Let these requests hold credits, and no others."""
-        self._assigned = {request_id: self._assigned.get(request_id, 0) for request_id in request_ids}
-        self._tokens = sum(self._assigned.values())
+        self._assigned = dict.fromkeys(request_ids)
         self._unread.clear()
         self.unread_tokens = 0
         self._changed()

@@ -24,6 +24,7 @@ class PrefixIndex:
         self._holders: dict[int, int] = {}
         self._slots: dict[str, int] = {}
         self._ids: list[str] = []
+        self._bits: list[int] = []
         self._held: list[dict[int, None]] = []
         self._free_slots: list[int] = []
 
@@ -33,11 +34,12 @@ class PrefixIndex:
     def add(self, instance_id: str, blocks: Iterable[int]) -> None:
         """The instance holds these, or will as soon as it has computed what was sent to it."""
         slot = self._slot(instance_id)
-        bit, held, holders = 1 << slot, self._held[slot], self._holders
+        bit, held, holders = self._bits[slot], self._held[slot], self._holders
         for block in blocks:
             if block not in held:
                 held[block] = None
-                holders[block] = holders.get(block, 0) | bit
+                others = holders.get(block)
+                holders[block] = bit if others is None else others | bit
         while len(held) > MAX_HELD_BLOCKS:
             self._drop(slot, next(iter(held)))
 
@@ -116,13 +118,14 @@ class PrefixIndex:
             else:
                 slot = len(self._ids)
                 self._ids.append(instance_id)
+                self._bits.append(1 << slot)
                 self._held.append({})
             self._slots[instance_id] = slot
         return slot
 
     def _drop(self, slot: int, block: int) -> None:
         del self._held[slot][block]
-        left = self._holders[block] & ~(1 << slot)
+        left = self._holders[block] & ~self._bits[slot]
         if left:
             self._holders[block] = left
         else:

@@ -55,8 +55,8 @@ class SchedulerService:
         self._models = models
         self._metrics = metrics
         self._instances = Instances()
-        self._estimates = metrics.estimates = Estimates()
         self._prefix_feed = PrefixFeed(self._instances, self._ask_for_prefixes)
+        self._estimates = metrics.estimates = Estimates()
         self._cancellations = Cancellations()
         self._heartbeats = Codec(InstanceStats)
         self._reconnected = asyncio.Event()

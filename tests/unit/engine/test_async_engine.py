@@ -13,6 +13,7 @@ from sagellm_engine.contract import ServedModel, StepOutput
 from sagellm_engine.engine import Engine
 from sagellm_engine.engine_config import EngineConfig
 from sagellm_schemas import EngineError, InvalidRequest, ModelLoadError
+from sagellm_schemas.prefix import block_hashes
 
 from .conftest import prompts_of, request_of, run
 
@@ -216,3 +217,20 @@ async def test_closing_twice_and_in_the_middle_of_requests_is_fine(engine_of: Bu
         await engine.close()
         assert not engine.healthy()
         await engine.close()
+
+
+async def test_it_tells_what_its_prefix_cache_holds(engine_of: Build) -> None:
+    async with started(engine_of) as (engine, reader, served):
+        assert served.prefix_block_size == EngineConfig(model="unused").block_size
+        assert engine.prefix_changes() == {}
+        inner = engine._engine
+        assert inner is not None
+        for request_id in ("a", "b"):
+            engine.generate(request_of(request_id, list(range(1, 40)), max_tokens=4))
+            await reader.until(lambda request_id=request_id: reader.ended(request_id))
+            told = engine.prefix_changes()
+            expected = (
+                set(block_hashes(list(range(1, 40)), inner.blocks.block_size)) if request_id == "a" else set()
+            )
+            assert {name for name, present in told.items() if present} >= expected
+            assert all(told.values())

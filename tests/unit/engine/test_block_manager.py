@@ -32,6 +32,7 @@ class Lives(RuleBasedStateMachine):
         self.blocks = BlockManager(num_blocks, BLOCK, enable_prefix_caching=caching)
         self.caching = caching
         self.living: list[Sequence] = []
+        self.told: set[bytes] = set()
         self.written: dict[
             int, tuple[int, ...]
         ] = {}  # block -> all tokens up to its end, as a model would fill it
@@ -84,6 +85,12 @@ class Lives(RuleBasedStateMachine):
             self.blocks.check_integrity(self.living)
             held = {block for sequence in self.living for block in sequence.blocks}
             assert self.blocks.num_free == self.blocks.num_blocks - len(held)
+
+    @rule()
+    def listen(self) -> None:
+        for name, present in self.blocks.take_changes().items():
+            (self.told.add if present else self.told.discard)(name)
+        assert self.told == set(self.blocks._block_of)
 
 
 TestLives = Lives.TestCase

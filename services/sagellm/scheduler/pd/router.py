@@ -50,6 +50,11 @@ class PdRouter:
         self._transfers = transfers
         self._transfer_s_per_token = transfer_s_per_token if transfers else 0.0
 
+    def load(self, model: str) -> float:
+        """Share of the credits in use, of those for whole requests, or else of the prefilling ones."""
+        whole = self._instances.with_credit(model, Phase.WHOLE)
+        return (whole if whole.members else self._instances.with_credit(model, Phase.PREFILL)).load
+
     def available(self, model: str) -> bool:
         """Whether a new request of `model` can be placed now."""
         return bool(
@@ -76,7 +81,7 @@ class PdRouter:
 
     def _prospect(self, request: TrackedRequest, prefilling: Candidates, whole: Candidates) -> Prospect:
         prefill_s = self._expectations.prefill_s(request)
-        backlog_tokens = prefilling.least(by_tokens).assigned_tokens
+        backlog_tokens = prefilling.least(by_tokens).unread_tokens
         return Prospect(
             input_tokens=request.prompt_tokens,
             output_tokens=self._expectations.output_tokens(request),
@@ -89,4 +94,4 @@ class PdRouter:
 
 def by_tokens(instance: Instance) -> tuple[float, ...]:
     """Key of the instance with the fewest prompt tokens to compute."""
-    return instance.assigned_tokens, instance.last_turn
+    return instance.unread_tokens, instance.last_turn

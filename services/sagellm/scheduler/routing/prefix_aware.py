@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from sagellm.scheduler.candidates import Candidates
 from sagellm.scheduler.instances import Instance
+from sagellm.scheduler.prompt_hashes import PromptHashes
 from sagellm.scheduler.requests import TrackedRequest
-from sagellm_schemas.prefix import short_hashes
 
 from .load_balanced import by_load
 
@@ -31,6 +31,7 @@ class PrefixAware:
 
     def __init__(self) -> None:
         self._random = Random(0)
+        self._hashes = PromptHashes()
 
     def choose(self, request: TrackedRequest, candidates: Candidates) -> Instance:
         """The cheapest; from now on it counts as holding this prompt."""
@@ -40,7 +41,7 @@ class PrefixAware:
             return candidates.least(by_load)
         if request.resume_token_ids:
             token_ids = token_ids + request.resume_token_ids
-        blocks = short_hashes(token_ids, index.block_size, MAX_BLOCKS)
+        blocks = self._hashes.of(token_ids, index.block_size, MAX_BLOCKS)
         best = candidates.least(by_load)
         if len(candidates) > 1 and (levels := index.levels(blocks)):
             best_cost = _cost(best, index.held(best.id, levels) * index.block_size, len(token_ids))
