@@ -49,6 +49,8 @@ class RequestQueue:
     def push(self, request: TrackedRequest, now_s: float) -> None:
         """Let `request` wait; it does not wait here yet."""
         self._policy.entered(request, now_s)
+        if self._policy.generation != self._generation:
+            self.use(self._policy, now_s)
         self._place(request, now_s)
 
     def pop(self, now_s: float) -> TrackedRequest | None:
