@@ -13,6 +13,9 @@ Entry = tuple[Key, int, int, TrackedRequest]
 
 LEAST_GHOSTS = 1024
 
+MOST_MOVES = 32
+"""Between groups, for one pop: if thousands change theirs at once, it takes some pops, and none takes long."""
+
 
 @dataclass(slots=True, eq=False)
 class _Group:
@@ -46,6 +49,8 @@ class RequestQueue:
     def push(self, request: TrackedRequest, now_s: float) -> None:
         """Let `request` wait; it does not wait here yet."""
         self._policy.entered(request, now_s)
+        if self._policy.generation != self._generation:
+            self.use(self._policy, now_s)
         self._place(request, now_s)
 
     def pop(self, now_s: float) -> TrackedRequest | None:
@@ -60,6 +65,7 @@ class RequestQueue:
         """The request that `pop` would take; it goes on waiting."""
         if self._policy.generation != self._generation:
             self.use(self._policy, now_s)
+        moves = 0
         while self._ranks:
             rank, seat, group = self._ranks[0]
             if seat != group.seat:
@@ -72,7 +78,8 @@ class RequestQueue:
                 del self._groups[group.name]
                 continue
             first = entries[0][3]
-            if self._policy.group(first, now_s) != group.name:
+            if moves < MOST_MOVES and self._policy.group(first, now_s) != group.name:
+                moves += 1
                 heappop(entries)
                 self._seat(group, now_s)
                 self._place(first, now_s)

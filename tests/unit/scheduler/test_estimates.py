@@ -4,7 +4,7 @@ import random
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sagellm.scheduler.costs import tariff_of, within_budget
@@ -52,6 +52,7 @@ def test_a_hiccup_does_not_spoil_them() -> None:
     assert steps.pace.step_s(40, 40) == pytest.approx(0.0112, rel=0.2)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 4096), st.floats(0, 512), st.floats(1e-5, 10)), max_size=40))
 def test_no_load_makes_them_negative(rows: list[tuple[float, float, float]]) -> None:
     steps = StepTimes()
@@ -155,6 +156,7 @@ def test_without_an_instance_nothing_is_promised() -> None:
     assert (found.position, found.start_s, found.finish_s) == (1, None, None)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 5000),
     st.floats(1e-9, 1e-2),

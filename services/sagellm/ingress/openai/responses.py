@@ -22,7 +22,7 @@ class UsageDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: CachedTokens
-    cost: float = 0.0
+    cost: float | None = None
 
 
 class TopLogprob(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,5 +137,5 @@ def usage_document(usages: dict[int, Usage], choices_per_prompt: int) -> UsageDo
         completion_tokens=completion_tokens,
         total_tokens=prompt_tokens + completion_tokens,
         prompt_tokens_details=CachedTokens(cached_tokens=sum(usage.cached_tokens for usage in prompts)),
-        cost=sum(usage.cost for usage in usages.values()),
+        cost=sum(usage.cost for usage in usages.values()) or None,
     )

@@ -22,13 +22,17 @@ KEEP_S = 15.0
 """A policy stays for at least so long."""
 
 
+MOST_REORDERED = 20_000
+"""While more requests wait, the policy stays: a new order for all of them would hold up everything else."""
+
+
 class Adaptive(BasePolicy):
     """Delegates to one of the other policies: `active` names it and `reason` says why.
 
     The first that fits: cost_optimized, if there is work that may wait, prices differ, and requests do not miss
-    their deadlines while they wait; slo_aware, if there are deadlines; priority, if there are several; fair, if one
-    of many users sends most; fifo. Usage is charged to `fair` all the time, so that it knows everybody when its turn
-    comes. Where prices differ, cheap places fill first.
+    their deadlines while they wait; slo_aware, if there are deadlines; priority, if there are several; fair, if
+    one of many users sends most; fifo. Usage is charged to `fair` all the time, so that it knows everybody when
+    its turn comes. Where prices differ, cheap places fill first.
     """
 
     name: ClassVar[str] = "adaptive"
@@ -127,6 +131,8 @@ class Adaptive(BasePolicy):
             self._wanted = (name, now_s)
         if name == self.active:
             self.reason = reason
+        elif len(self._waiting) > MOST_REORDERED:
+            self.reason = f"{name} would suit better ({reason}), but too many wait to put them into a new order"
         elif self._changed_s is None or (
             now_s - self._wanted[1] >= SETTLE_S and now_s - self._changed_s >= KEEP_S
         ):
