@@ -21,7 +21,10 @@ def test_a_page_is_up_to_date(name: str) -> None:
 
 def test_the_defaults_that_help_shows_are_those_of_the_settings() -> None:
     checked = 0
-    for command in typer.main.get_command(build()).commands.values():  # type: ignore[attr-defined]
+    commands = typer.main.get_command(build()).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        if name == "simulate":  # its instances are the cost model's, not those of the settings
+            continue
         for parameter in getattr(command, "params", ()):
             shown = getattr(parameter, "show_default", None)
             field = Settings.model_fields.get(parameter.name or "")
