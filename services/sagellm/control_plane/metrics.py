@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from sagellm.scheduler.metrics.slo import met, states_slo
 from sagellm_schemas import RequestPriority, RequestStatus
 
 from .answer import Answer
@@ -64,7 +65,7 @@ class Recorder:
         if result.status is RequestStatus.COMPLETED:
             tokens = result.usage.completion_tokens
             self._ended.append(_Ended(time.monotonic(), tokens, result.latency_ms, result.ttft_ms))
-        if result.status is not RequestStatus.CANCELLED and _has_slo(request):
+        if result.status is not RequestStatus.CANCELLED and states_slo(request):
             priority = RequestPriority.parse(request.priority)
             self._slo_total[priority] += 1
             self._slo_missed[priority] += not _met(request, result)
@@ -105,22 +106,12 @@ class Recorder:
         )
 
 
-def _has_slo(request: RequestMetadata) -> bool:
-    return any(slo is not None for slo in (request.slo_deadline_ms, request.ttft_slo_ms, request.tbt_slo_ms))
-
-
 def _met(request: RequestMetadata, result: RequestResult) -> bool:
-    """Whether a request met each of its goals; the one between tokens by their mean."""
     if result.status is not RequestStatus.COMPLETED:
         return False
-    ttft_ms = result.latency_ms if result.ttft_ms is None else result.ttft_ms
-    steps = max(1, result.usage.completion_tokens - 1)
-    pairs = (
-        (request.slo_deadline_ms, result.latency_ms),
-        (request.ttft_slo_ms, ttft_ms),
-        (request.tbt_slo_ms, (result.latency_ms - ttft_ms) / steps),
-    )
-    return all(goal is None or took <= goal for goal, took in pairs)
+    gaps = result.usage.completion_tokens - 1
+    tpot_ms = None if result.ttft_ms is None or gaps < 1 else (result.latency_ms - result.ttft_ms) / gaps
+    return met(request, result.latency_ms, result.ttft_ms, tpot_ms)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -5,17 +5,16 @@ import time
 from collections.abc import Callable, Iterator
 
 from sagellm.broker import Sender
-from sagellm.scheduler.costs import tariff_of, within_budget
 from sagellm.scheduler.endings import Endings
 from sagellm.scheduler.estimates import Estimates
-from sagellm.scheduler.instances import Instance
+from sagellm.scheduler.matching import Match, Matcher
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.pd import PdRouter
 from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
-from sagellm.scheduler.routing import Router, preferred
-from sagellm_schemas import BudgetExceeded, Ended, MessageTooLarge, Outcome, RequestStatus, WorkItem, encode
+from sagellm.scheduler.routing import Router
+from sagellm_schemas import Ended, MessageTooLarge, Outcome, RequestStatus, WorkItem, encode
 
 
 class Dispatcher:
@@ -37,9 +36,7 @@ class Dispatcher:
         max_item_bytes: int,
         may_dispatch: Callable[[], bool],
     ) -> None:
-        self._policy = policy
-        self._router = router
-        self._pd = pd
+        self._matcher = Matcher(policy, router, pd, estimates)
         self._endings = endings
         self._sender = sender
         self._metrics = metrics
@@ -51,14 +48,13 @@ class Dispatcher:
         policy.attach(estimates)
         self._due = asyncio.Event()
         self._turns = 0
-        self._too_dear: list[TrackedRequest] = []
 
     def enqueue(self, tracked: TrackedRequest) -> None:
         """Let a request wait for an instance."""
         tracked.status = RequestStatus.QUEUED
         queue = self._queues.get(tracked.request.model)
         if queue is None:
-            queue = self._queues[tracked.request.model] = RequestQueue(self._policy)
+            queue = self._queues[tracked.request.model] = RequestQueue(self._matcher.policy)
         queue.push(tracked, time.time())
         self._metrics.requests.fairness.waits(tracked.request.user_id)
         self.wake()
@@ -86,7 +82,7 @@ class Dispatcher:
         finished = ended.outcome is Outcome.FINISHED
         first_s = None if ended.first_token_ms is None else ended.first_token_ms / 1000
         self._estimates.ended(tracked, time.time(), answered, first_s, finished=finished)
-        self._policy.charge(tracked, output_tokens=max(0, answered - tracked.charged_tokens))
+        self._matcher.policy.charge(tracked, output_tokens=max(0, answered - tracked.charged_tokens))
         tracked.charged_tokens = max(tracked.charged_tokens, answered)
 
     def waiting(self, model: str) -> Iterator[TrackedRequest]:
@@ -100,7 +96,7 @@ class Dispatcher:
         policy.attach(self._estimates)
         for queue in self._queues.values():
             queue.use(policy, now_s)
-        self._policy = policy
+        self._matcher.policy = policy
         self.wake()
 
     def lengths(self) -> dict[str, int]:
@@ -108,53 +104,29 @@ class Dispatcher:
         return {model: len(queue) for model, queue in self._queues.items()}
 
     def _pass(self) -> None:
-        turns_before, decided_s = self._turns, 0.0
+        turns_before, decided_before_s = self._turns, self._matcher.decided_s
         now_s = time.time()
         for model, queue in self._queues.items():
             if not queue:
                 continue
-            self._estimates.load = self._pd.load(model)
-            while self._pd.available(model):
-                began_s = time.perf_counter()
-                tracked = queue.first(now_s)
-                if tracked is None:
-                    break
-                _phase, candidates = self._pd.place(tracked)
-                allowed = self._policy.among(tracked, candidates, now_s)
-                if not allowed:
-                    break
-                queue.pop(now_s)
-                instance = preferred(tracked, allowed) or self._router.choose(tracked, allowed)
-                decided_s += time.perf_counter() - began_s
-                self._dispatch(tracked, instance, now_s)
-            self._put_back(queue, now_s)
+            for found in self._matcher.matches(model, queue, now_s):
+                self._metrics.requests.fairness.waits_no_more(found.tracked.request.user_id)
+                if isinstance(found, Match):
+                    self._dispatch(found, now_s)
+                else:
+                    self._endings.fail(found.tracked, found.error.body())
         if turns := self._turns - turns_before:
             self._metrics.dispatches.inc(turns)
-            self._metrics.decided(self._policy.name, decided_s, turns)
+            self._metrics.decided(self._matcher.policy.name, self._matcher.decided_s - decided_before_s, turns)
 
-    def _put_back(self, queue: RequestQueue, now_s: float) -> None:
-        """What could only have run where it is too dear waits for a cheaper place."""
-        for tracked in self._too_dear:
-            queue.push(tracked, now_s)
-        self._too_dear.clear()
-
-    def _dispatch(self, tracked: TrackedRequest, instance: Instance, now_s: float) -> None:
-        tariff = tariff_of(instance.info.price_per_hour, self._estimates.pace(tracked.request.model))
-        try:
-            request = within_budget(tracked.request, tracked.prompt_tokens, tariff)
-        except BudgetExceeded as error:
-            if instance.info.price_per_hour > self._estimates.lowest_price(tracked):
-                self._too_dear.append(tracked)
-            else:
-                self._endings.fail(tracked, error.body())
-            return
-        self._metrics.requests.fairness.waits_no_more(tracked.request.user_id)
+    def _dispatch(self, match: Match, now_s: float) -> None:
+        tracked, instance = match.tracked, match.instance
         first = tracked.attempt == 0
         tracked.attempt = tracked.next_attempt(self._term)
         item = encode(
             WorkItem(
-                request=request,
-                tariff=tariff,
+                request=match.request,
+                tariff=match.tariff,
                 attempt=tracked.attempt,
                 term=self._term,
                 resume_token_ids=tracked.resume_token_ids,
@@ -172,7 +144,7 @@ class Dispatcher:
         self._sender.send(instance.work_subject, item)
         self._estimates.dispatched(tracked, now_s)
         if first:
-            self._policy.charge(tracked, input_tokens=tracked.prompt_tokens)
+            self._matcher.policy.charge(tracked, input_tokens=tracked.prompt_tokens)
             wait_s = max(0.0, now_s - tracked.arrival_s)
             self._metrics.wait.observe(wait_s)
             self._metrics.requests.dispatched(wait_s)

@@ -31,7 +31,6 @@ class Instance:
         "_state",
         "_unread",
         "capacity",
-        "engine",
         "heard_s",
         "id",
         "last_turn",

@@ -90,6 +90,11 @@ class RequestQueue:
             return first
         return None
 
+    @property
+    def first_group(self) -> str:
+        """The policy's group of what `first` has just returned."""
+        return self._ranks[0][2].name
+
     def remove(self, request: TrackedRequest, now_s: float) -> None:
         """Take out a request that waits here."""
         del self._tickets[request.sequence]

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Set
 
 import numpy as np
 
-INPUT_WEIGHT = 1.0
-OUTPUT_WEIGHT = 2.0
+from sagellm.scheduler.policies.fair import service_tokens
+
 MAX_USERS = 200
 """With more users nothing is measured: every pair is looked at."""
 
@@ -46,4 +46,4 @@ class ServiceGap:
 def bound_tokens(longest_input: int, batch_tokens: int) -> float:
     """The bound of the theorem: twice the larger of one input's service and that of all output of one batch, of
     which `batch_tokens` fit the KV caches."""
-    return 2 * max(INPUT_WEIGHT * longest_input, OUTPUT_WEIGHT * batch_tokens)
+    return 2 * max(service_tokens(longest_input, 0), service_tokens(0, batch_tokens))

@@ -1,30 +1,16 @@
 """The scheduler's side of a simulation: the queue, policy and router that serve, driven by simulated events."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
-from sagellm.scheduler.costs import tariff_of, within_budget
 from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instance, Instances
+from sagellm.scheduler.matching import Match, Matcher, Refusal
 from sagellm.scheduler.pd import PdPolicy, PdRouter
-from sagellm.scheduler.phases import Phase
 from sagellm.scheduler.policies import Policy
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
-from sagellm.scheduler.routing import Router, preferred
-from sagellm_schemas import BudgetExceeded, InstanceStats, RequestStatus, Tariff
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Who runs where, how much of it, in which group of the policy it waited, and what its budget allows it."""
-
-    tracked: TrackedRequest
-    instance: Instance
-    phase: Phase
-    group: str
-    max_tokens: int | None
-    tariff: Tariff | None
+from sagellm.scheduler.routing import Router
+from sagellm_schemas import InstanceStats, RequestStatus
 
 
 class SimulatedScheduler:
@@ -50,12 +36,11 @@ class SimulatedScheduler:
         self._model = model
         self._queue = RequestQueue(policy)
         self._turns = 0
-        self.refused: list[tuple[TrackedRequest, str]] = []
-        """Requests whose budget does not pay for them, and why; whoever ends them empties it."""
         policy.attach(self.estimates)
         self._pd = PdRouter(
             pd_policy, instances, self.estimates, transfers=True, transfer_s_per_token=transfer_s_per_token
         )
+        self._matcher = Matcher(policy, router, self._pd, self.estimates)
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -71,33 +56,14 @@ class SimulatedScheduler:
         tracked.status = RequestStatus.QUEUED
         self._queue.push(tracked, now_s)
 
-    def assign(self, now_s: float) -> Iterator[Placement]:
-        """One pass: who runs where from now on."""
+    def assign(self, now_s: float) -> Iterator[Match | Refusal]:
+        """One pass: who runs where from now on, and whose budget does not pay for it."""
         if not self._queue:
             return
-        too_dear: list[TrackedRequest] = []
-        while self._pd.available(self._model) and (tracked := self._queue.first(now_s)) is not None:
-            phase, candidates = self._pd.place(tracked)
-            self.estimates.load = candidates.load
-            allowed = self._policy.among(tracked, candidates, now_s)
-            if not allowed:
-                break
-            group = self._policy.group(tracked, now_s)
-            self._queue.pop(now_s)
-            instance = preferred(tracked, allowed) or self._router.choose(tracked, allowed)
-            tariff = tariff_of(instance.info.price_per_hour, self.estimates.pace(self._model))
-            try:
-                asked = within_budget(tracked.request, tracked.prompt_tokens, tariff)
-            except BudgetExceeded as error:
-                if instance.info.price_per_hour > self.estimates.lowest_price(tracked):
-                    too_dear.append(tracked)
-                else:
-                    self.refused.append((tracked, error.message))
-                continue
-            self._dispatch(tracked, instance, now_s)
-            yield Placement(tracked, instance, phase, group, asked.sampling.max_tokens, tariff)
-        for tracked in too_dear:
-            self._queue.push(tracked, now_s)
+        for found in self._matcher.matches(self._model, self._queue, now_s):
+            if isinstance(found, Match):
+                self._dispatch(found.tracked, found.instance, now_s)
+            yield found
 
     def go_on(self, tracked: TrackedRequest) -> Instance | None:
         """Where a request decodes whose prompt is computed elsewhere; None if there is no room yet."""

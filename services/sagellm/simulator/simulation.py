@@ -9,16 +9,18 @@ from typing import cast
 
 import numpy as np
 
+from sagellm.scheduler.matching import Refusal
 from sagellm.scheduler.pd import PdPolicy
 from sagellm.scheduler.phases import Phase
 from sagellm.scheduler.policies import Policy
+from sagellm.scheduler.policies.fair import service_tokens
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm.scheduler.routing import Router
 from sagellm_schemas import InferenceRequest, RequestStatus, SamplingParams, Tariff
 from sagellm_schemas.prefix import block_hashes, short_hash
 
 from .cluster import MODEL, Cluster, ClusterPlan
-from .fairness import INPUT_WEIGHT, OUTPUT_WEIGHT, ServiceGap
+from .fairness import ServiceGap
 from .job import Job
 from .outcome import Outcome
 from .scheduling import SimulatedScheduler
@@ -135,7 +137,7 @@ class Simulation:
                 waiting.add(user)
             else:
                 written = self.cluster.engines[live.tracked.instance].generated(live.job)
-                service[user] = service.get(user, 0.0) + _service(live.trace.input_tokens, written)
+                service[user] = service.get(user, 0.0) + service_tokens(live.trace.input_tokens, written)
         self.gap.sample(service, waiting)
 
     def _complete_steps(self, now_s: float) -> None:
@@ -208,17 +210,17 @@ class Simulation:
             heapq.heappush(self._transfers, (arrives_s, live.tracked.sequence, live, source))
         for placed in self._scheduler.assign(EPOCH_S + now_s):
             live = self._live[placed.tracked.id]
+            if isinstance(placed, Refusal):
+                self._refuse(live, placed.error.message)
+                continue
             job = live.job
             live.wait_s = now_s - live.arrived_s
             live.group = placed.group
             live.tariff = placed.tariff
-            job.output_tokens = min(job.output_tokens, placed.max_tokens or job.output_tokens)
+            job.output_tokens = min(job.output_tokens, placed.request.sampling.max_tokens or job.output_tokens)
             job.hands_over = placed.phase is Phase.PREFILL
             self.cluster.engines[placed.instance.id].add(job, now_s)
             touched[placed.instance.id] = None
-        for tracked, reason in self._scheduler.refused:
-            self._refuse(self._live[tracked.id], reason)
-        self._scheduler.refused.clear()
         for id_ in touched:
             self._begin(id_, now_s)
 
@@ -232,7 +234,7 @@ class Simulation:
         job = live.job
         del self._live[job.id]
         user = live.trace.user
-        self._served[user] = self._served.get(user, 0.0) + _service(job.input_tokens, job.generated)
+        self._served[user] = self._served.get(user, 0.0) + service_tokens(job.input_tokens, job.generated)
         self._scheduler.ended(live.tracked, job.generated, EPOCH_S + now_s)
         times_ms = np.frombuffer(job.token_times_s) * 1000
         arrival_ms = live.arrived_s * 1000
@@ -264,10 +266,6 @@ class Simulation:
         self._may_miss -= not outcome.met
         if self._progress is not None and not len(self.outcomes) % 500:
             self._progress(len(self.outcomes))
-
-
-def _service(input_tokens: int, output_tokens: int) -> float:
-    return INPUT_WEIGHT * input_tokens + OUTPUT_WEIGHT * output_tokens
 
 
 def p99(gaps_ms: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:

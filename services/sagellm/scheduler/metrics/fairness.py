@@ -6,8 +6,8 @@ theorem bounds under a fair policy: the largest difference between two users wit
 user who comes back is lifted to the least served of those who wait, so idling earns no credit.
 """
 
-INPUT_WEIGHT = 1.0
-OUTPUT_WEIGHT = 2.0
+from sagellm.scheduler.policies.fair import service_tokens
+
 MAX_USERS = 10_000
 
 
@@ -39,7 +39,7 @@ class FairnessGap:
 
     def served(self, user_id: str, input_tokens: int, output_tokens: int, weight: float = 1.0) -> None:
         """A user got service."""
-        tokens = (INPUT_WEIGHT * input_tokens + OUTPUT_WEIGHT * output_tokens) / weight
+        tokens = service_tokens(input_tokens, output_tokens) / weight
         self._service[user_id] = self._service.get(user_id, 0.0) + tokens
 
     def sample(self) -> None:

@@ -1,14 +1,30 @@
 """Whether a request that has ended met the SLOs it stated."""
 
-from sagellm_schemas import InferenceRequest
+from typing import Protocol
 
 
-def states_slo(request: InferenceRequest) -> bool:
+class Stated(Protocol):
+    """The SLOs that a request states, in milliseconds; None where it states none."""
+
+    @property
+    def slo_deadline_ms(self) -> float | None:
+        """For the whole answer."""
+
+    @property
+    def ttft_slo_ms(self) -> float | None:
+        """For the first token."""
+
+    @property
+    def tbt_slo_ms(self) -> float | None:
+        """Between tokens."""
+
+
+def states_slo(request: Stated) -> bool:
     """Whether it states any SLO."""
     return request.slo_deadline_ms is not None or request.ttft_slo_ms is not None or request.tbt_slo_ms is not None
 
 
-def met(request: InferenceRequest, latency_ms: float, ttft_ms: float | None, tpot_ms: float | None) -> bool:
+def met(request: Stated, latency_ms: float, ttft_ms: float | None, tpot_ms: float | None) -> bool:
     """Whether a request that completed met all the SLOs it states, and so True where it states none.
 
     `slo_deadline_ms` bounds the latency, `ttft_slo_ms` the time to the first token, `tbt_slo_ms` the mean time

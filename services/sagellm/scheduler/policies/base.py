@@ -5,7 +5,7 @@ is asked again at every pop, but only of each group's first request. So every op
 a policy can change its mind:
 
 - a fixed order (fifo, sjf, edf, priority with ageing as `arrival + priority * step`): one group, `key` alone;
-- slo_aware with relegation: groups "in time" and "late", whose ranks are times on one axis; `group` says "late"
+- slo_aware with relegation: groups "in time" and "late", whose ranks say whose turn it is; `group` says "late"
   once the first request of "in time" cannot make its deadline any more;
 - fair by virtual token counters: one group per user, `rank` is the user's counter, which `charge` advances.
 

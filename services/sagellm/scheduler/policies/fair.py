@@ -13,6 +13,11 @@ OUTPUT_WEIGHT = 2.0
 MAX_COUNTERS = 100_000
 
 
+def service_tokens(input_tokens: int, output_tokens: int) -> float:
+    """What so many tokens count as service, in tokens of input."""
+    return INPUT_WEIGHT * input_tokens + OUTPUT_WEIGHT * output_tokens
+
+
 class Fair(BasePolicy):
     """One group per user, the user with the smallest counter of weighted tokens first; a user's own by priority.
 
@@ -72,7 +77,7 @@ class Fair(BasePolicy):
         """Advance the user's counter."""
         user = request.request.user_id
         weight = self._options.tier_weights.get(request.request.billing_tier, 1.0)
-        cost = INPUT_WEIGHT * input_tokens + OUTPUT_WEIGHT * output_tokens
+        cost = service_tokens(input_tokens, output_tokens)
         if user not in self._counters and len(self._counters) >= MAX_COUNTERS:
             self._forget_idle()
         self._counters[user] = self._counters.get(user, self._floor) + cost / weight
