@@ -16,6 +16,9 @@ from sagellm.scheduler.requests import TrackedRequest
 from sagellm.scheduler.routing import Router
 from sagellm_schemas import Ended, MessageTooLarge, Outcome, RequestStatus, WorkItem, encode
 
+STEPS_AT_ONCE = 500
+"""Of a change of order, beside what else there is to do: some milliseconds."""
+
 
 class Dispatcher:
     """Holds the waiting requests and hands them to instances with free credits.
@@ -75,6 +78,9 @@ class Dispatcher:
             self._due.clear()
             if self._may_dispatch():
                 self._pass()
+            if self._settle():
+                self._due.set()
+                await asyncio.sleep(0)
 
     def ended(self, tracked: TrackedRequest, ended: Ended) -> None:
         """An attempt has ended: learn from it, and charge what is new of its answer."""
@@ -102,6 +108,11 @@ class Dispatcher:
     def lengths(self) -> dict[str, int]:
         """Waiting requests by model."""
         return {model: len(queue) for model, queue in self._queues.items()}
+
+    def _settle(self) -> bool:
+        """Go on putting queues into the order that the policy wants; whether there is more to do."""
+        now_s = time.time()
+        return sum(queue.settle(now_s, STEPS_AT_ONCE) for queue in self._queues.values()) > 0
 
     def _pass(self) -> None:
         turns_before, decided_before_s = self._turns, self._matcher.decided_s
