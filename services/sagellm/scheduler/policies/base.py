@@ -70,6 +70,14 @@ class Policy(Protocol):
         """
         ...
 
+    @property
+    def paced(self) -> bool:
+        """Whether an engine's steps compute no more of prompts than the `tbt_slo_ms` of what decodes beside allow.
+
+        Asked at each dispatch. Otherwise a step computes as much as its token budget allows.
+        """
+        ...
+
     def group(self, request: TrackedRequest, now_s: float) -> str:
         """The group `request` waits in.
 
@@ -168,6 +176,11 @@ class BasePolicy:
     def ordering(self) -> Policy:
         """Its own."""
         return self
+
+    @property
+    def paced(self) -> bool:
+        """Steps as large as their budget."""
+        return False
 
     def group(self, request: TrackedRequest, now_s: float) -> str:
         """All in one group."""
