@@ -10,6 +10,7 @@ from .chat import chat
 from .demo import demo
 from .models import models
 from .plan import plan
+from .record.command import record
 from .services import ingress, scheduler, worker
 from .simulate import simulate
 from .up.command import up
@@ -26,7 +27,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-    for command in (up, demo, chat, ingress, scheduler, worker, plan, simulate, asyncapi, version):
+    for command in (up, demo, chat, ingress, scheduler, worker, plan, record, simulate, asyncapi, version):
         app.command()(command)
     app.add_typer(models(), name="models")
     app.add_typer(bench(), name="bench")
