@@ -103,6 +103,12 @@ class RequestQueue:
         if self._ghosts > LEAST_GHOSTS + len(self._tickets):
             self._lay_out(self.waiting(), now_s)
 
+    def change(self, request: TrackedRequest, now_s: float) -> None:
+        """Put a request that waits here where it belongs, now that it asks for something else."""
+        self._policy.changed(request, now_s)
+        self._ghosts += 1
+        self._place(request, now_s)
+
     def waiting(self) -> list[TrackedRequest]:
         """Everything that waits, in no order."""
         return [

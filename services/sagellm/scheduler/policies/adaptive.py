@@ -102,6 +102,14 @@ class Adaptive(BasePolicy):
         self._traffic.dispatched(request, now_s)
         self._policy.left(request, now_s)
 
+    def changed(self, request: TrackedRequest, now_s: float) -> None:
+        """Pass it on."""
+        self._policy.changed(request, now_s)
+
+    def explain(self, request: TrackedRequest, now_s: float) -> str:
+        """As the policy in use says."""
+        return self._policy.explain(request, now_s)
+
     def charge(self, request: TrackedRequest, input_tokens: int = 0, output_tokens: int = 0) -> None:
         """Keep the users' accounts."""
         self._fair.charge(request, input_tokens, output_tokens)
