@@ -13,7 +13,30 @@ from .codec import JSON, MSGPACK
 from .frames import Frame, HeldQuery, HeldReply
 from .instances import Control, InstanceInfo, InstanceReport, InstanceStats, Lease, ModelCard
 from .metrics import MetricsQuery, Snapshot
+from .orders import (
+    CancelAnswer,
+    CancelOrder,
+    ChangeOrder,
+    InstanceChanged,
+    InstanceOrder,
+    RequestChanged,
+    SwitchOrder,
+)
 from .prefix_updates import PrefixUpdate
+from .queries import (
+    InstancesPage,
+    InstancesQuery,
+    PolicyQuery,
+    PolicyView,
+    QueuePage,
+    QueueQuery,
+    Refusal,
+    Registration,
+    RequestQuery,
+    RequestsPage,
+    RequestsQuery,
+    RequestView,
+)
 from .request import InferenceRequest
 from .work import Cancel, DeadLetter, WorkItem, WorkReport
 
@@ -31,7 +54,8 @@ PARAMETERS = {
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
     """A subject, what travels on it, and what sageLLM does there.
 
-    `client` marks the channels that clients use; `reply` names the channel that answers, `reply_with` the type.
+    `client` marks the channels that clients use; `reply` names the channel that answers, `reply_with` the type,
+    `refused_with` that of an answer that says no.
     """
 
     address: str
@@ -42,6 +66,12 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     client: bool = False
     reply: str | None = None
     reply_with: type[msgspec.Struct] | None = None
+    refused_with: type[msgspec.Struct] | None = None
+
+    @property
+    def replies(self) -> list[type[msgspec.Struct]]:
+        """What it may be answered with."""
+        return [kind for kind in (self.reply_with, self.refused_with) if kind is not None]
 
 
 def channels() -> dict[str, Channel]:
@@ -138,6 +168,7 @@ def channels() -> dict[str, Channel]:
             reply="inbox",
             reply_with=Snapshot,
         ),
+        **_management(),
         "held": Channel(
             address=f"{prefix}.held.{{owner}}",
             summary="What does the reader hold of its unfinished answers?",
@@ -169,10 +200,45 @@ def channels() -> dict[str, Channel]:
     }
 
 
+def _management() -> dict[str, Channel]:
+    """What operators ask of the leading scheduler, and order."""
+    table: tuple[tuple[str, str, type[msgspec.Struct], type[msgspec.Struct]], ...] = (
+        (
+            subjects.MANAGE_QUEUE,
+            "What waits, where it stands, and why.",
+            QueueQuery,
+            QueuePage,
+        ),
+        (subjects.MANAGE_REQUESTS, "The requests that have not ended.", RequestsQuery, RequestsPage),
+        (subjects.MANAGE_REQUEST, "One request that has not ended.", RequestQuery, RequestView),
+        (subjects.MANAGE_CHANGE, "Another priority or deadline for a request.", ChangeOrder, RequestChanged),
+        (subjects.MANAGE_CANCEL, "End requests, and hear what they were doing.", CancelOrder, CancelAnswer),
+        (subjects.MANAGE_INSTANCES, "The instances, and registered servers.", InstancesQuery, InstancesPage),
+        (subjects.MANAGE_INSTANCE, "Close, open or drain an instance.", InstanceOrder, InstanceChanged),
+        (subjects.MANAGE_REGISTER, "Serve an OpenAI or vLLM server that runs.", Registration, Registration),
+        (subjects.MANAGE_POLICY, "The policy and routing in use, and why.", PolicyQuery, PolicyView),
+        (subjects.MANAGE_SWITCH, "Use another policy or routing from now on.", SwitchOrder, PolicyView),
+    )
+    return {
+        f"manage_{subject.rpartition('.')[2]}": Channel(
+            address=subject,
+            summary=summary,
+            message=message,
+            action="receive",
+            content_type=JSON,
+            client=True,
+            reply="inbox",
+            reply_with=answer,
+            refused_with=Refusal,
+        )
+        for subject, summary, message, answer in table
+    }
+
+
 def document(version: str = "1") -> dict[str, Any]:
     """The document, ready for `json.dumps`. `version` is that of the pipeline."""
     table = channels()
-    types = {kind for c in table.values() for kind in (c.message, c.reply_with) if kind is not None}
+    types = {kind for channel in table.values() for kind in (channel.message, *channel.replies)}
     ordered = sorted(types, key=lambda kind: kind.__name__)
     _, schemas = msgspec.json.schema_components(ordered, ref_template=SCHEMAS + "{name}")
     return {
@@ -210,7 +276,7 @@ def _channel(channel: Channel) -> dict[str, Any]:
 
 
 def _inbox(table: dict[str, Channel]) -> dict[str, Any]:
-    replies = [channel.reply_with for channel in table.values() if channel.reply_with is not None]
+    replies = [kind for channel in table.values() for kind in channel.replies]
     return {
         "address": None,
         "description": "The reply subject of a request.",
@@ -229,16 +295,18 @@ def _operation(name: str, channel: Channel) -> dict[str, Any]:
         "summary": channel.summary,
         "messages": [{"$ref": f"#/channels/{name}/messages/{channel.message.__name__}"}],
     }
-    if channel.reply and channel.reply_with:
+    if channel.reply:
         operation["reply"] = {
             "channel": {"$ref": f"#/channels/{channel.reply}"},
-            "messages": [{"$ref": f"#/channels/{channel.reply}/messages/{channel.reply_with.__name__}"}],
+            "messages": [
+                {"$ref": f"#/channels/{channel.reply}/messages/{kind.__name__}"} for kind in channel.replies
+            ],
         }
     return operation
 
 
 def _message(kind: type[msgspec.Struct], table: dict[str, Channel]) -> dict[str, Any]:
-    usual = [c.content_type for c in table.values() if kind in (c.message, c.reply_with)]
+    usual = [channel.content_type for channel in table.values() if kind in (channel.message, *channel.replies)]
     return {
         "name": kind.__name__,
         "summary": (inspect.getdoc(kind) or "").partition("\n")[0],

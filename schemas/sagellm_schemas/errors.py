@@ -6,7 +6,8 @@
     │   ├── UnsupportedParameter (unsupported_parameter, 400)
     │   ├── BudgetExceeded (budget_exceeded, 402)
     │   └── MessageTooLarge (message_too_large, 413)
-    ├── ModelNotFound (model_not_found, 404)
+    ├── NotFound (not_found, 404)
+    │   └── ModelNotFound (model_not_found, 404)
     ├── QueueFull (queue_full, 429)
     ├── Unavailable (unavailable, 503)
     │   └── BrokerError (broker_unavailable, 503)
@@ -90,11 +91,17 @@ class MessageTooLarge(InvalidRequest):
     http_status = 413
 
 
-class ModelNotFound(SageError):
+class NotFound(SageError):
+    """What is asked about is not there, or no more."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class ModelNotFound(NotFound):
     """No worker has ever served this model."""
 
     code = "model_not_found"
-    http_status = 404
 
 
 class QueueFull(SageError):

@@ -42,6 +42,8 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     rack_id: str = ""
     price_per_hour: float = 0.0
     started_at: float = 0.0
+    server: str = ""
+    """The id under which somebody has registered the server that is served here."""
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -81,13 +83,14 @@ class Control(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An order to an instance, answered with `InstanceReport`.
 
     `term` fences older leaders. `drain` stops new work; `preempt` names requests to hand back. `prefixes` asks
-    for a full account of the prefix cache.
+    for a full account of the prefix cache. `leave` means: finish what runs, sign off, and stop.
     """
 
     term: int = 0
     drain: bool = False
     preempt: list[str] = msgspec.field(default_factory=list)
     prefixes: bool = False
+    leave: bool = False
 
 
 class InstanceReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,8 @@ from sagellm_schemas import BrokerError, subjects
 
 DEDUPLICATION_WINDOW_S = 120.0
 DAY_S = 86_400.0
+CLAIM_TTL_S = 5.0
+"""A registered server whose worker process has been silent for so long goes to another one."""
 
 
 def streams(settings: Settings) -> list[StreamConfig]:
@@ -106,6 +108,21 @@ def buckets(settings: Settings) -> list[KeyValueConfig]:
             description="The leadership term, and failed attempts of requests that are still outstanding",
             storage=StorageType.FILE,
             max_bytes=256 * MIB,
+            replicas=settings.replicas,
+        ),
+        KeyValueConfig(
+            bucket=subjects.ORDERS_BUCKET,
+            description="Operators' orders that hold until they are taken back: policy, closed instances, servers",
+            storage=StorageType.FILE,
+            max_bytes=16 * MIB,
+            replicas=settings.replicas,
+        ),
+        KeyValueConfig(
+            bucket=subjects.CLAIMS_BUCKET,
+            description="Which worker process serves which registered server",
+            ttl=CLAIM_TTL_S,
+            storage=StorageType.MEMORY,
+            max_bytes=MIB,
             replicas=settings.replicas,
         ),
     ]

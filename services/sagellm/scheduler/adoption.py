@@ -76,6 +76,8 @@ class Adoption:
             tracked.failures = record.failures
             tracked.returns = record.returns
             tracked.errors = list(record.errors)
+            if record.changes is not None:
+                tracked.change(record.changes)
         attempt, instance_id = self._running.pop(tracked.id, (0, ""))
         ended = self._ended.pop(tracked.id, None)
         if ended is not None and ended.attempt > tracked.attempt and ended.attempt >= attempt:
@@ -86,7 +88,7 @@ class Adoption:
             tracked.instance = instance_id
             tracked.status = RequestStatus.RUNNING
             tracked.dispatched_s = time.monotonic()
-        elif record is not None or tracked in self.doubts:
+        elif (record is not None and record.tried) or tracked in self.doubts:
             self._recovery.resume(tracked)
         else:
             self._enqueue(tracked)

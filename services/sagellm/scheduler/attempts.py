@@ -10,8 +10,8 @@ from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
 from sagellm.broker import read_bucket
-from sagellm.scheduler.requests import TrackedRequest
-from sagellm_schemas import ErrorBody, subjects
+from sagellm.scheduler.requests import Changes, TrackedRequest
+from sagellm_schemas import ErrorBody, RequestStatus, subjects
 
 logger = logging.getLogger(__name__)
 
@@ -20,16 +20,23 @@ PREFIX = "request."
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Tries of one request. `attempt` is the highest that is known to have ended."""
+    """Tries of one request, and what an operator has changed. `attempt` is the highest known to have ended."""
 
     attempt: int
     failures: int = 0
     returns: int = 0
     errors: list[ErrorBody] = msgspec.field(default_factory=list)
+    changes: Changes | None = None
+
+    @property
+    def tried(self) -> bool:
+        """Whether an attempt has ended, so that the request was to be dispatched again."""
+        return self.failures + self.returns > 0
 
 
 class Attempts:
-    """The attempts bucket: written before a request is dispatched again, cleared when it ends."""
+    """The attempts bucket: written before a request is dispatched again or when an operator changes it, cleared
+    when it ends."""
 
     def __init__(self, js: JetStreamContext, bucket: KeyValue) -> None:
         self._js = js
@@ -55,8 +62,13 @@ class Attempts:
 
     async def save(self, tracked: TrackedRequest) -> None:
         """Store the tries of `tracked`."""
+        running = tracked.status is RequestStatus.RUNNING
         record = AttemptRecord(
-            attempt=tracked.attempt, failures=tracked.failures, returns=tracked.returns, errors=tracked.errors
+            attempt=tracked.attempt - running,
+            failures=tracked.failures,
+            returns=tracked.returns,
+            errors=tracked.errors,
+            changes=tracked.changes,
         )
         await self.bucket.put(PREFIX + tracked.id, self._encoder.encode(record))
 

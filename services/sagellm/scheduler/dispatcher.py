@@ -67,6 +67,11 @@ class Dispatcher:
         self._queues[tracked.request.model].remove(tracked, time.time())
         self._metrics.requests.fairness.waits_no_more(tracked.request.user_id)
 
+    def changed(self, tracked: TrackedRequest) -> None:
+        """A waiting request asks for something else: let it stand where it belongs now."""
+        self._queues[tracked.request.model].change(tracked, time.time())
+        self.wake()
+
     def wake(self) -> None:
         """Something has changed: make one pass, after all that is ready to run now."""
         self._due.set()
@@ -91,6 +96,16 @@ class Dispatcher:
         self._matcher.policy.charge(tracked, output_tokens=max(0, answered - tracked.charged_tokens))
         tracked.charged_tokens = max(tracked.charged_tokens, answered)
 
+    @property
+    def policy(self) -> Policy:
+        """What orders the queues."""
+        return self._matcher.policy
+
+    @property
+    def router(self) -> Router:
+        """What chooses instances."""
+        return self._matcher.router
+
     def waiting(self, model: str) -> Iterator[TrackedRequest]:
         """The waiting requests of a model as they would be served; see `RequestQueue.preview`."""
         queue = self._queues.get(model)
@@ -104,6 +119,10 @@ class Dispatcher:
             queue.use(policy, now_s)
         self._matcher.policy = policy
         self.wake()
+
+    def route(self, router: Router) -> None:
+        """Choose instances by another routing strategy from now on."""
+        self._matcher.router = router
 
     def lengths(self) -> dict[str, int]:
         """Waiting requests by model."""

@@ -7,7 +7,6 @@ from heapq import heapify, heapreplace
 from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instance
 from sagellm.scheduler.requests import TrackedRequest
-from sagellm_schemas import EngineState
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +21,57 @@ class Estimate:
     finish_s: float | None = None
 
 
+class Places:
+    """The credits of a model's instances, and when each is free: a request takes the one that is free first.
+
+    Prompts of one instance are computed one after the other. First tell all that `runs`, then `take`.
+    """
+
+    def __init__(self, instances: Iterable[Instance], estimates: Estimates, now_s: float) -> None:
+        self._estimates = estimates
+        self._now_s = now_s
+        self._instances = [instance for instance in instances if instance.ready]
+        self._index = {instance.id: place for place, instance in enumerate(self._instances)}
+        self._held = [0] * len(self._instances)
+        self._prefilled_s = [now_s] * len(self._instances)
+        self._slots: list[tuple[float, int, int]] = []
+        self._laid_out = False
+
+    def __bool__(self) -> bool:
+        return bool(self._instances)
+
+    def runs(self, request: TrackedRequest, elapsed_s: float) -> None:
+        """A request holds a credit since `elapsed_s`."""
+        place = self._index.get(request.instance)
+        if place is not None:
+            left_s = max(0.0, self._estimates.service_s(request) - elapsed_s)
+            self._slots.append((self._now_s + left_s, self._held[place], place))
+            self._held[place] += 1
+
+    def next_free_s(self) -> float:
+        """When the first of them is free, in Unix seconds; there must be one."""
+        return self._heap()[0][0]
+
+    def take(self, request: TrackedRequest) -> tuple[float, float, float]:
+        """Start, first token and end of `request`, which is the next to start; there must be a place."""
+        start_s, turn, place = self._heap()[0]
+        prefill_s = self._estimates.prefill_s(request)
+        first_token_s = max(start_s, self._prefilled_s[place]) + prefill_s
+        finish_s = first_token_s + self._estimates.service_s(request) - prefill_s
+        self._prefilled_s[place] = first_token_s
+        heapreplace(self._slots, (finish_s, turn, place))
+        return start_s, first_token_s, finish_s
+
+    def _heap(self) -> list[tuple[float, int, int]]:
+        if not self._laid_out:
+            self._laid_out = True
+            for place, instance in enumerate(self._instances):
+                turns = range(self._held[place], max(1, instance.capacity))
+                self._slots.extend((self._now_s, turn, place) for turn in turns)
+            heapify(self._slots)
+        return self._slots
+
+
 def forecast(
     order: Iterable[TrackedRequest],
     running: Iterable[tuple[TrackedRequest, float]],
@@ -31,31 +81,10 @@ def forecast(
 ) -> Iterator[Estimate]:
     """Estimates for `order`, the queue as it would be served, at O(log credits) each.
 
-    Every request takes the credit that is free first; prompts of one instance are computed one after the other.
     `running` are the model's running requests, with the seconds since their dispatch; `instances` its instances.
     """
-    ready = [instance for instance in instances if instance.state is EngineState.READY]
-    if not ready:
-        for position, request in enumerate(order, 1):
-            yield Estimate(request, position)
-        return
-    index = {instance.id: place for place, instance in enumerate(ready)}
-    slots: list[tuple[float, int, int]] = []
-    held = [0] * len(ready)
+    places = Places(instances, estimates, now_s)
     for request, elapsed_s in running:
-        place = index.get(request.instance)
-        if place is not None:
-            slots.append((now_s + max(0.0, estimates.service_s(request) - elapsed_s), held[place], place))
-            held[place] += 1
-    for place, instance in enumerate(ready):
-        slots.extend((now_s, turn, place) for turn in range(held[place], instance.info.max_concurrent_requests))
-    heapify(slots)
-    prefilled_s = [now_s] * len(ready)
+        places.runs(request, elapsed_s)
     for position, request in enumerate(order, 1):
-        start_s, turn, place = slots[0]
-        prefill_s = estimates.prefill_s(request)
-        first_token_s = max(start_s, prefilled_s[place]) + prefill_s
-        finish_s = first_token_s + estimates.service_s(request) - prefill_s
-        prefilled_s[place] = first_token_s
-        heapreplace(slots, (finish_s, turn, place))
-        yield Estimate(request, position, start_s, first_token_s, finish_s)
+        yield Estimate(request, position, *places.take(request)) if places else Estimate(request, position)

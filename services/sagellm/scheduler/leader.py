@@ -22,10 +22,10 @@ from sagellm.scheduler.instances import Instance, Instances
 from sagellm.scheduler.intake import Intake
 from sagellm.scheduler.lease import LeaderLease
 from sagellm.scheduler.liveness import Liveness
+from sagellm.scheduler.management import Desk, InUse, KeptOrders, Orders, Queries
 from sagellm.scheduler.metrics import SchedulerMetrics, take_snapshot
 from sagellm.scheduler.models import Models
 from sagellm.scheduler.pd import PdRouter, make_pd_policy
-from sagellm.scheduler.policies import PolicyOptions, make_policy
 from sagellm.scheduler.policy_state import PolicyState
 from sagellm.scheduler.queue_copy import QueueCopy
 from sagellm.scheduler.recovery import Recovery
@@ -33,7 +33,6 @@ from sagellm.scheduler.rejections import Rejections
 from sagellm.scheduler.replies import Replies
 from sagellm.scheduler.reports import Reports
 from sagellm.scheduler.requests import RequestTable, TrackedRequest
-from sagellm.scheduler.routing import make_router
 from sagellm.scheduler.takeover import Takeover, release_unclaimed
 from sagellm.scheduler.timings import Timings
 from sagellm.settings import Settings
@@ -63,6 +62,7 @@ class Leader:
         metrics: SchedulerMetrics,
         queue_copy: QueueCopy,
         estimates: Estimates,
+        kept_orders: KeptOrders,
         term: int,
     ) -> None:
         self._timings = timings
@@ -79,12 +79,12 @@ class Leader:
         replies = Replies(self._sender)
         dead_letters = DeadLetters(js, metrics, nc.max_payload)
         self._endings = Endings(self._table, attempts, replies, self._sender, metrics, term)
-        self._policy = make_policy(settings.policy, PolicyOptions.of(settings))
-        self._router = make_router(settings.routing)
+        self._in_use = InUse(settings, kept_orders, term)
+        pd = PdRouter(make_pd_policy(settings.pd_policy), instances, estimates)
         self._dispatcher = Dispatcher(
-            self._policy,
-            self._router,
-            PdRouter(make_pd_policy(settings.pd_policy), instances, estimates),
+            self._in_use.policy,
+            self._in_use.router,
+            pd,
             self._endings,
             self._sender,
             metrics,
@@ -138,7 +138,36 @@ class Leader:
             term,
         )
         self._queue_copy = queue_copy
-        self._policy_state = PolicyState(attempts.bucket, lambda: self._policy)
+        self._policy_state = PolicyState(attempts.bucket, lambda: self._in_use.policy)
+        self._kept_orders = kept_orders
+        queries = Queries(
+            nc,
+            self._table,
+            self._dispatcher,
+            instances,
+            pd,
+            estimates,
+            self._in_use,
+            kept_orders,
+            self._may_dispatch,
+            lambda: self._adoption.replaying,
+        )
+        orders = Orders(
+            nc,
+            self._sender,
+            self._table,
+            attempts,
+            self._dispatcher,
+            instances,
+            self._policy_state,
+            self._in_use,
+            kept_orders,
+            queries,
+            self.cancel,
+            term,
+            timings.control_timeout_s,
+        )
+        self._desk = Desk(nc, self._sender, queries, orders)
         self._takeover = Takeover(connection, instances, self._adoption, timings, term)
 
     async def run(self) -> None:
@@ -151,7 +180,7 @@ class Leader:
         reports = self._connection.nc.handling(subjects.ALL_REPORTS, self._reports.on_message)
         queries = self._connection.nc.handling(subjects.METRICS, self._on_metrics_query)
         try:
-            async with reports, queries, asyncio.TaskGroup() as tasks:
+            async with reports, queries, self._desk.open(), asyncio.TaskGroup() as tasks:
                 start(tasks, self._lease.keep(self._dispatcher.wake), "lease")
                 start(tasks, self._dispatcher.run(), "dispatcher")
                 start(tasks, self._rejections.run(), "rejections")
@@ -170,7 +199,7 @@ class Leader:
         """Learn what the leader before knew; whether the copy of the queue is true."""
         async with asyncio.TaskGroup() as tasks:
             records = tasks.create_task(self._attempts.load(), name="attempts of the leaders before")
-            tasks.create_task(self._policy_state.restore(), name="state of the policy")
+            tasks.create_task(self._policy_state.restore(self._in_use.policy), name="state of the policy")
             asking = tasks.create_task(self._takeover.ask_instances(), name="what instances run")
             copying = tasks.create_task(self._complete_copy(), name="copy of the queue")
             await asking
@@ -219,6 +248,7 @@ class Leader:
         logger.info("leading in term %d with %d outstanding requests", self._term, len(self._table))
 
     def _open_dispatch(self) -> None:
+        self._kept_orders.apply(self._instances.all())
         release_unclaimed(self._instances, self._table)
         self._open = True
         self._dispatcher.wake()
@@ -231,6 +261,7 @@ class Leader:
 
     def heartbeat(self, instance: Instance) -> None:
         """An instance was heard of."""
+        self._kept_orders.apply((instance,))
         self._liveness.compare_running(instance)
         self._dispatcher.wake()
 
@@ -272,8 +303,8 @@ class Leader:
         """The metrics of this moment."""
         return take_snapshot(
             self._metrics,
-            policy=self._policy.name,
-            routing=self._router.name,
+            policy=self._in_use.policy.name,
+            routing=self._in_use.router.name,
             outstanding=len(self._table),
             running=sum(len(instance.assigned) for instance in self._instances.all()),
             queue_lengths=self._dispatcher.lengths(),

@@ -11,6 +11,7 @@ from sagellm.exposition import serve_metrics
 from sagellm.scheduler.attempts import Attempts
 from sagellm.scheduler.background import cancel
 from sagellm.scheduler.lease import LeaderLease
+from sagellm.scheduler.management import KeptOrders
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import Models
 from sagellm.scheduler.pd import make_pd_policy
@@ -42,7 +43,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         attempts = Attempts(js, await js.key_value(subjects.ATTEMPTS_BUCKET))
         lease = LeaderLease(await js.key_value(subjects.LEASE_BUCKET), name, settings.lease_ttl_s)
         models = Models(js, await js.key_value(subjects.MODELS_BUCKET))
-        service = SchedulerService(settings, connection, queue_connection, lease, attempts, models, metrics)
+        kept_orders = KeptOrders(js, await js.key_value(subjects.ORDERS_BUCKET))
+        service = SchedulerService(
+            settings, connection, queue_connection, lease, attempts, models, metrics, kept_orders
+        )
         with serve_metrics(metrics.registry, settings.host, settings.metrics_port):
             await _until(stop, service)
 

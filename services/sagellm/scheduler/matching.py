@@ -46,7 +46,7 @@ class Matcher:
 
     def __init__(self, policy: Policy, router: Router, pd: PdRouter, estimates: Estimates) -> None:
         self.policy = policy
-        self._router = router
+        self.router = router
         self._pd = pd
         self._estimates = estimates
         self.decided_s = 0.0
@@ -67,7 +67,7 @@ class Matcher:
                 break
             group = queue.first_group
             queue.take(tracked, now_s)
-            instance = preferred(tracked, allowed) or self._router.choose(tracked, allowed)
+            instance = preferred(tracked, allowed) or self.router.choose(tracked, allowed)
             tariff = tariff_of(instance.info.price_per_hour, self._estimates.pace(model))
             self.decided_s += time.perf_counter() - began_s
             try:

@@ -26,10 +26,10 @@ class PolicyState:
         self._bucket = bucket
         self._policy = policy
         self._codec = Codec(dict[str, float])
+        self._kept: tuple[str, dict[str, float]] | None = None
 
-    async def restore(self) -> None:
-        """Give the policy what the leader before has kept of one of its name."""
-        policy = self._policy()
+    async def restore(self, policy: Policy) -> None:
+        """Give `policy` what was kept last of one of its name."""
         try:
             entry = await self._bucket.get(_key(policy))
             policy.restore(self._codec.decode(entry.value or b""))
@@ -40,20 +40,26 @@ class PolicyState:
 
     async def run(self) -> None:
         """Keep the policy's state whenever it has changed, for as long as this leader leads."""
-        kept: tuple[str, dict[str, float]] | None = None
         while True:
             await asyncio.sleep(INTERVAL_S)
-            policy = self._policy()
-            state = policy.state()
-            if len(state) > MAX_COUNTERS:
-                state = dict(nlargest(MAX_COUNTERS, state.items(), key=lambda counter: counter[1]))
-            if not state or kept == (policy.name, state):
-                continue
             try:
-                await self._bucket.put(_key(policy), encode(state))
-                kept = policy.name, dict(state)
+                await self.keep()
             except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
-                logger.warning("the state of policy %s cannot be kept yet: %s", policy.name, error)
+                logger.warning("the state of policy %s cannot be kept yet: %s", self._policy().name, error)
+
+    async def keep(self) -> None:
+        """Keep the policy's state, if it has changed.
+
+        Raises:
+            nats.errors.Error, nats.js.errors.Error, TimeoutError: NATS does not take it.
+        """
+        policy = self._policy()
+        state = policy.state()
+        if len(state) > MAX_COUNTERS:
+            state = dict(nlargest(MAX_COUNTERS, state.items(), key=lambda counter: counter[1]))
+        if state and self._kept != (policy.name, state):
+            await self._bucket.put(_key(policy), encode(state))
+            self._kept = policy.name, dict(state)
 
 
 def _key(policy: Policy) -> str:

@@ -70,6 +70,19 @@ class RequestQueue:
         self._order.remove(request)
         self._tell_left(request, now_s)
 
+    def change(self, request: TrackedRequest, now_s: float) -> None:
+        """Put a request that waits here where it belongs, now that it asks for something else."""
+        for policy in self._told:
+            policy.changed(request, now_s)
+        self._order.remove(request)
+        self._order.place(request, now_s)
+        if self._new is not None and request in self._new:
+            for policy in self._joining:
+                policy.changed(request, now_s)
+            self._new.remove(request)
+            self._new.place(request, now_s)
+        self.settle(now_s, BESIDE)
+
     def use(self, policy: Policy, now_s: float) -> None:
         """Go over to the order of another policy; it is told of everything that waits."""
         self._policy = policy

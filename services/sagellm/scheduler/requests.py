@@ -1,6 +1,10 @@
 """The requests a leader answers for: one record each, from its arrival to its terminal event."""
 
 from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from sagellm_schemas import ErrorBody, InferenceRequest, RequestStatus
 
@@ -22,6 +26,18 @@ def prompt_tokens(request: InferenceRequest) -> int:
     return max(1, characters // CHARACTERS_PER_TOKEN)
 
 
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator has changed of a request; unset is as it was sent."""
+
+    priority: int | UnsetType = UNSET
+    ttft_slo_ms: float | UnsetType | None = UNSET
+    slo_deadline_ms: float | UnsetType | None = UNSET
+
+    def given(self) -> dict[str, Any]:
+        """The fields that are set, by name."""
+        return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not UNSET}
+
+
 @dataclass(slots=True, eq=False)
 class TrackedRequest:
     """One request and where it stands.
@@ -30,7 +46,7 @@ class TrackedRequest:
     `sequence` is its place in the durable queue; `ack_subject` is empty until the queue's consumer has brought it.
     `attempt` is the last attempt dispatched, 0 before the first. `prompt_tokens` is estimated where the prompt is
     text. `charged_tokens` of its answer are accounted for. `first_token_s` (Unix seconds, 0 before it is known)
-    and `cost` (in the instances' currency) are for metrics.
+    and `cost` (in the instances' currency) are for metrics. `changes`, an operator's, are in `request` already.
     """
 
     request: InferenceRequest
@@ -52,6 +68,7 @@ class TrackedRequest:
     cost: float = 0.0
     prompt_tokens: int = 0
     charged_tokens: int = 0
+    changes: Changes | None = None
 
     def __post_init__(self) -> None:
         self.prompt_tokens = prompt_tokens(self.request)
@@ -64,7 +81,14 @@ class TrackedRequest:
     @property
     def recorded(self) -> bool:
         """Whether the attempts bucket knows of it."""
-        return self.failures + self.returns > 0
+        return self.failures + self.returns > 0 or self.changes is not None
+
+    def change(self, changes: Changes) -> None:
+        """Let it ask for something else, beside what was changed before."""
+        self.request = msgspec.structs.replace(self.request, **changes.given())
+        if changes.priority is not UNSET:
+            self.priority = changes.priority
+        self.changes = msgspec.structs.replace(self.changes or changes, **changes.given())
 
     def next_attempt(self, term: int) -> int:
         """The attempt of its next dispatch: greater than every earlier one, under this leader and the ones before.
@@ -90,6 +114,10 @@ class RequestTable:
     def get(self, request_id: str) -> TrackedRequest | None:
         """The request of that id, unless it has ended."""
         return self._by_id.get(request_id)
+
+    def all(self) -> list[TrackedRequest]:
+        """Every request that has not ended, about in order of arrival; the list is the caller's."""
+        return list(self._by_id.values())
 
     def at(self, sequence: int) -> TrackedRequest | None:
         """The request at that place of the durable queue, unless it has ended."""

@@ -15,6 +15,7 @@ from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instances
 from sagellm.scheduler.leader import Leader
 from sagellm.scheduler.lease import LeaderLease, LeaseLost
+from sagellm.scheduler.management import KeptOrders
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.models import CHANGES, Models
 from sagellm.scheduler.prefix_feed import PrefixFeed
@@ -45,6 +46,7 @@ class SchedulerService:
         attempts: Attempts,
         models: Models,
         metrics: SchedulerMetrics,
+        kept_orders: KeptOrders,
     ) -> None:
         self._settings = settings
         self._timings = Timings.of(settings)
@@ -54,6 +56,7 @@ class SchedulerService:
         self._attempts = attempts
         self._models = models
         self._metrics = metrics
+        self._kept_orders = kept_orders
         self._instances = Instances()
         self._prefix_feed = PrefixFeed(self._instances, self._ask_for_prefixes)
         self._estimates = metrics.estimates = Estimates()
@@ -108,7 +111,7 @@ class SchedulerService:
             await cancel(following)
 
     async def _lead(self) -> None:
-        term = await self._attempts.next_term()
+        term, _ = await asyncio.gather(self._attempts.next_term(), self._kept_orders.load())
         self._lease.name_term(term)
         self._metrics.leader.set(1)
         self._metrics.takeovers.inc()
@@ -125,6 +128,7 @@ class SchedulerService:
             self._metrics,
             self._queue_copy,
             self._estimates,
+            self._kept_orders,
             term,
         )
         await self._leader.run()

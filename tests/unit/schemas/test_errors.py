@@ -12,6 +12,7 @@ CODES = {
     "unsupported_parameter": (400, False),
     "budget_exceeded": (402, False),
     "message_too_large": (413, False),
+    "not_found": (404, False),
     "model_not_found": (404, False),
     "queue_full": (429, False),
     "unavailable": (503, True),

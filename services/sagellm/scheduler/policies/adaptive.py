@@ -98,6 +98,13 @@ class Adaptive(BasePolicy):
         """See whether it has missed its deadline already."""
         self._traffic.dispatched(request, now_s)
 
+    def changed(self, request: TrackedRequest, now_s: float) -> None:
+        """The policy in use is told as well; here it changes nothing."""
+
+    def explain(self, request: TrackedRequest, now_s: float) -> str:
+        """As the policy in use says."""
+        return self._policy.explain(request, now_s)
+
     def charge(self, request: TrackedRequest, input_tokens: int = 0, output_tokens: int = 0) -> None:
         """Keep the users' accounts."""
         self._fair.charge(request, input_tokens, output_tokens)

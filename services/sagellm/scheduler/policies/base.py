@@ -109,6 +109,20 @@ class Policy(Protocol):
         """`request` waits no more: it is dispatched, cancelled, or refused."""
         ...
 
+    def changed(self, request: TrackedRequest, now_s: float) -> None:
+        """An operator has changed priority or deadlines of `request`, which goes on waiting.
+
+        Told before `group` and `key` are asked anew.
+        """
+        ...
+
+    def explain(self, request: TrackedRequest, now_s: float) -> str:
+        """Why `request`, which waits, stands where it does: a clause for people, without a full stop.
+
+        An empty one means that there is nothing to say but the policy's name.
+        """
+        ...
+
     def charge(self, request: TrackedRequest, input_tokens: int = 0, output_tokens: int = 0) -> None:
         """Account usage: `input_tokens` at the first dispatch, `output_tokens` when an attempt ends."""
         ...
@@ -203,6 +217,15 @@ class BasePolicy:
 
     def left(self, request: TrackedRequest, now_s: float) -> None:
         """Nobody keeps count."""
+
+    def changed(self, request: TrackedRequest, now_s: float) -> None:
+        """As if it came anew."""
+        self.left(request, now_s)
+        self.entered(request, now_s)
+
+    def explain(self, request: TrackedRequest, now_s: float) -> str:
+        """Nothing to say."""
+        return ""
 
     def charge(self, request: TrackedRequest, input_tokens: int = 0, output_tokens: int = 0) -> None:
         """Usage does not matter."""

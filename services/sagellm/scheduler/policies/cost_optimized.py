@@ -11,6 +11,7 @@ from sagellm_schemas import RequestPriority
 from .base import BasePolicy, Key
 from .deadlines import due_s, start_by_s
 from .options import PolicyOptions
+from .wording import aged, duration
 
 PRESSING = "pressing"
 DEFERRABLE = "deferrable"
@@ -50,6 +51,15 @@ class CostOptimized(BasePolicy):
         if found and now_s < self._wait_until_s(request) and _price(found[0]) > self.outlook.lowest_price(request):
             return Candidates()
         return found
+
+    def explain(self, request: TrackedRequest, now_s: float) -> str:
+        """Whether it may wait for a cheap place, and for how long."""
+        wait_s = self._wait_until_s(request) - now_s
+        if wait_s <= 0:
+            return f"it is pressing; {aged(request, self._options.ageing_s)}"
+        if self.outlook.prices_differ(request):
+            return f"it may wait, and does so for the cheapest place, for {duration(wait_s)} more at most"
+        return f"it may wait for {duration(wait_s)} more, and goes behind what is pressing until then"
 
     def _wait_until_s(self, request: TrackedRequest) -> float:
         """Until when a request may wait for cheap capacity; 0 for one that is not deferrable."""

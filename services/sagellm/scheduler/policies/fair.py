@@ -73,6 +73,20 @@ class Fair(BasePolicy):
             if not self._waiting:
                 self._floor = max(self._floor, self._counters[user])
 
+    def changed(self, request: TrackedRequest, now_s: float) -> None:
+        """Its user's account stays as it is."""
+
+    def explain(self, request: TrackedRequest, now_s: float) -> str:
+        """What its user has had, against whoever has had least."""
+        user = request.request.user_id
+        used = self._counters.get(user, 0.0)
+        self._settle_floor()
+        ahead_by = used - self._floor
+        who = f"user {user[:50]!r}" if user else "whoever gives no user"
+        if ahead_by <= 0:
+            return f"{who} has had least of all that wait; its own requests go by priority"
+        return f"{who} has had {ahead_by:.0f} weighted tokens more than the one who has had least"
+
     def charge(self, request: TrackedRequest, input_tokens: int = 0, output_tokens: int = 0) -> None:
         """Advance the user's counter."""
         user = request.request.user_id

@@ -6,6 +6,7 @@ from sagellm.scheduler.requests import TrackedRequest
 
 from .base import BasePolicy, Key
 from .options import PolicyOptions
+from .wording import aged
 
 
 class Priority(BasePolicy):
@@ -24,3 +25,7 @@ class Priority(BasePolicy):
     def key(self, request: TrackedRequest) -> Key:
         """The time at which it would have come as a CRITICAL one."""
         return (request.arrival_s + request.priority * self._ageing_s,)
+
+    def explain(self, request: TrackedRequest, now_s: float) -> str:
+        """What its priority means."""
+        return aged(request, self._ageing_s)

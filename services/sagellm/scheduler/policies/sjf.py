@@ -5,6 +5,7 @@ from typing import ClassVar
 from sagellm.scheduler.requests import TrackedRequest
 
 from .base import BasePolicy, Key
+from .wording import duration
 
 
 class Sjf(BasePolicy):
@@ -15,3 +16,7 @@ class Sjf(BasePolicy):
     def key(self, request: TrackedRequest) -> Key:
         """Predicted service time."""
         return (self.outlook.service_s(request),)
+
+    def explain(self, request: TrackedRequest, now_s: float) -> str:
+        """How long it will take."""
+        return f"it will take about {duration(self.outlook.service_s(request))}, and shorter ones go first"

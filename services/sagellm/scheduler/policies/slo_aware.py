@@ -10,6 +10,7 @@ from sagellm.scheduler.requests import TrackedRequest
 from .base import BasePolicy, Key
 from .deadlines import start_by_s
 from .options import PolicyOptions
+from .wording import duration, priority
 
 IN_TIME = "in time"
 LATE = "late"
@@ -99,6 +100,30 @@ class SloAware(BasePolicy):
             self.relegated_left += 1
             self.relegated_wait_sum_s += waited_s
             self.relegated_wait_max_s = max(self.relegated_wait_max_s, waited_s)
+
+    def changed(self, request: TrackedRequest, now_s: float) -> None:
+        """It has another chance to be in time."""
+        if self._late[request.sequence]:
+            self._late[request.sequence] = False
+            numbers = self._numbers[request.request.model]
+            numbers[True] -= 1
+            numbers[False] += 1
+
+    def explain(self, request: TrackedRequest, now_s: float) -> str:
+        """By when it must start, or that it cannot be in time."""
+        latest_s = self._latest_s(request)
+        if self._late.get(request.sequence) or now_s > latest_s:
+            bound_s = self._options.late_bound_s
+            return (
+                "it is late: its deadline cannot be met any more, so it runs when nothing else waits, or with "
+                f"{self._options.late_share:.0%} of the time once it has waited {duration(bound_s)}"
+            )
+        if latest_s == inf:
+            patience_s = PATIENCE_S[request.priority]
+            return (
+                f"it has no deadline; as {priority(request)} it counts as due {duration(patience_s)} after it came"
+            )
+        return f"it will be in time if it starts within {duration(latest_s - now_s)}, and others press more"
 
     def preview(self) -> Self:
         """A copy that relegates on its own account."""

@@ -1,0 +1,9 @@
+"""What operators may ask and order: answered by the leading scheduler, over NATS."""
+
+from .desk import Desk
+from .in_use import InUse
+from .kept_orders import KeptOrders
+from .orders import Orders
+from .queries import Queries
+
+__all__ = ["Desk", "InUse", "KeptOrders", "Orders", "Queries"]
