@@ -14,6 +14,7 @@ CODES = {
     "message_too_large": (413, False),
     "model_not_found": (404, False),
     "queue_full": (429, False),
+    "rate_limit_exceeded": (429, False),
     "unavailable": (503, True),
     "broker_unavailable": (503, True),
     "deadline_exceeded": (504, False),
