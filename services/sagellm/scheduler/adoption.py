@@ -75,6 +75,7 @@ class Adoption:
             tracked.attempt = record.attempt
             tracked.failures = record.failures
             tracked.returns = record.returns
+            tracked.preemptions = record.preemptions
             tracked.errors = list(record.errors)
         attempt, instance_id = self._running.pop(tracked.id, (0, ""))
         ended = self._ended.pop(tracked.id, None)

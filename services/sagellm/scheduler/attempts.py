@@ -25,6 +25,7 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     failures: int = 0
     returns: int = 0
+    preemptions: int = 0
     errors: list[ErrorBody] = msgspec.field(default_factory=list)
 
 
@@ -56,7 +57,11 @@ class Attempts:
     async def save(self, tracked: TrackedRequest) -> None:
         """Store the tries of `tracked`."""
         record = AttemptRecord(
-            attempt=tracked.attempt, failures=tracked.failures, returns=tracked.returns, errors=tracked.errors
+            attempt=tracked.attempt,
+            failures=tracked.failures,
+            returns=tracked.returns,
+            preemptions=tracked.preemptions,
+            errors=tracked.errors,
         )
         await self.bucket.put(PREFIX + tracked.id, self._encoder.encode(record))
 
