@@ -10,6 +10,9 @@ from .enums import RequestPriority, RequestType
 from .errors import InvalidRequest
 from .sampling import SamplingParams
 
+EARLIEST_ARRIVAL_S = 1.0
+"""How long before it was stored a request may have arrived: its way into the queue takes milliseconds."""
+
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -52,6 +55,10 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     else the stream's sequence number, names it. `reply_to` is the subject for frames; with `stream` false only
     one last frame is sent. Times are Unix seconds, SLOs milliseconds from `arrival_time`, `cost_budget` is in
     the currency of the instances' prices.
+
+    `arrival_time` may be left out: then it is when the durable queue stored the message. One that is given counts
+    if it is at most `EARLIEST_ARRIVAL_S` before that; what lies further back, or after it, is moved to the nearest
+    time that does. So nobody goes before others by claiming to have come first.
     """
 
     model: str
@@ -75,6 +82,12 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     preferred_instance_id: str | None = None
     request_type: RequestType = RequestType.LLM_CHAT
     arrival_time: float = 0.0
+
+    def arrival_s(self, stored_s: float) -> float:
+        """When it arrived, in Unix seconds, if the durable queue stored it at `stored_s`."""
+        if not self.arrival_time:
+            return stored_s
+        return min(stored_s, max(stored_s - EARLIEST_ARRIVAL_S, self.arrival_time))
 
     def verify(self) -> None:
         """Check everything that can be checked without the model.

@@ -55,6 +55,11 @@ class Candidates(Sequence["Instance"]):
         return len(self._members)
 
     @property
+    def capacity(self) -> int:
+        """The credits of all ready members."""
+        return self._capacity
+
+    @property
     def load(self) -> float:
         """Share of the credits of all ready members that are in use."""
         return self._assigned / max(1, self._capacity)

@@ -23,7 +23,8 @@ STEPS_AT_ONCE = 500
 class Dispatcher:
     """Holds the waiting requests and hands them to instances with free credits.
 
-    `may_dispatch` is asked before every pass: whether this process certainly leads and is connected.
+    `may_dispatch` is asked before every pass: whether this process certainly leads and is connected. `no_place` is
+    told of the first request of a queue for which no instance has a free credit.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Dispatcher:
         term: int,
         max_item_bytes: int,
         may_dispatch: Callable[[], bool],
+        no_place: Callable[[TrackedRequest], None] | None = None,
     ) -> None:
         self._matcher = Matcher(policy, router, pd, estimates)
         self._endings = endings
@@ -47,6 +49,7 @@ class Dispatcher:
         self._term = term
         self._max_item_bytes = max_item_bytes
         self._may_dispatch = may_dispatch
+        self._no_place = no_place
         self._queues: dict[str, RequestQueue] = {}
         policy.attach(estimates)
         self._due = asyncio.Event()
@@ -128,6 +131,21 @@ class Dispatcher:
         """Waiting requests by model."""
         return {model: len(queue) for model, queue in self._queues.items()}
 
+    def length(self, model: str) -> int:
+        """Waiting requests of one model."""
+        queue = self._queues.get(model)
+        return 0 if queue is None else len(queue)
+
+    def length_of(self, user_id: str) -> int:
+        """Waiting requests of one user."""
+        return self._metrics.requests.fairness.waiting(user_id)
+
+    def catch_up(self) -> None:
+        """If a pass is due, make it now: what it sends waits no more."""
+        if self._due.is_set() and self._may_dispatch():
+            self._due.clear()
+            self._pass()
+
     def _settle(self) -> bool:
         """Go on putting queues into the order that the policy wants; whether there is more to do."""
         now_s = time.time()
@@ -145,6 +163,10 @@ class Dispatcher:
                     self._dispatch(found, now_s)
                 else:
                     self._endings.fail(found.tracked, found.error.body())
+            if self._no_place is not None and not self._matcher.has_place(model):
+                first = queue.first(now_s)
+                if first is not None:
+                    self._no_place(first)
         if turns := self._turns - turns_before:
             self._metrics.dispatches.inc(turns)
             self._metrics.decided(self._matcher.policy.name, self._matcher.decided_s - decided_before_s, turns)

@@ -22,7 +22,7 @@ from sagellm.scheduler.rejections import Rejections
 from sagellm.scheduler.replies import Replies
 from sagellm.scheduler.requests import RequestTable, TrackedRequest
 from sagellm.scheduler.timings import Timings
-from sagellm_schemas import InvalidRequest, subjects
+from sagellm_schemas import InvalidRequest, SageError, subjects
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Intake:
     """One push consumer with flow control; it is made anew whenever something may have been missed.
 
     A message that comes again is known by its sequence: its request goes on, only its acknowledgement subject
-    is new. `place` gets every request that is new to this leader.
+    is new. `judge` tells why a request may not wait, if so; `place` gets every other that is new to this leader.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Intake:
         sender: Sender,
         timings: Timings,
         metrics: SchedulerMetrics,
+        judge: Callable[[TrackedRequest], SageError | None],
         place: Callable[[TrackedRequest], None],
     ) -> None:
         self._connection = connection
@@ -63,6 +64,7 @@ class Intake:
         self._sender = sender
         self._timings = timings
         self._metrics = metrics
+        self._judge = judge
         self._place = place
         self._reader = Reader()
         self._subscription: Subscription | None = None
@@ -190,6 +192,10 @@ class Intake:
         if twin is not None:
             self._refuse_twin(tracked, twin)
             return
+        refusal = self._judge(tracked)
+        if refusal is not None:
+            self._refuse(tracked, refusal)
+            return
         self._table.add(tracked)
         self._metrics.requests.arrived()
         if tracked.id in self._cancellations:
@@ -200,8 +206,13 @@ class Intake:
     def _refuse_twin(self, tracked: TrackedRequest, twin: TrackedRequest) -> None:
         """The same id again: the same request sent twice, or somebody else's mistake."""
         if tracked.request.reply_to != twin.request.reply_to:
-            error = InvalidRequest("this id is in use; give every request its own", param="id")
-            self._replies.failed(tracked.request.reply_to, tracked.reply_format, tracked.id, error.body())
+            self._refuse(tracked, InvalidRequest("this id is in use; give every request its own", param="id"))
+        else:
+            self._endings.settle_again(tracked.sequence, tracked.ack_subject)
+
+    def _refuse(self, tracked: TrackedRequest, error: SageError) -> None:
+        """Answer a request that nobody began to answer for, and let its message go."""
+        self._replies.failed(tracked.request.reply_to, tracked.reply_format, tracked.id, error.body())
         self._endings.settle_again(tracked.sequence, tracked.ack_subject)
 
     def _on_control(self, message: Message) -> None:

@@ -52,6 +52,10 @@ class Matcher:
         self.decided_s = 0.0
         """How long deciding took, over all matches."""
 
+    def has_place(self, model: str) -> bool:
+        """Whether an instance of `model` has a free credit."""
+        return self._pd.available(model)
+
     def matches(self, model: str, queue: RequestQueue, now_s: float) -> Iterator[Match | Refusal]:
         """One pass over the queue of a model. A match must be assigned before the next one is asked for."""
         too_dear: list[TrackedRequest] = []

@@ -1,5 +1,6 @@
 """From a message of the durable queue to a request that can be tracked, or to the reason why it cannot."""
 
+import math
 import random
 import re
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class Reader:
         self._codec = Codec(InferenceRequest)
 
     def read(self, message: Message, delivery: Delivery) -> TrackedRequest | Rejection:
-        """The request in `message`, complete: with an id, a seed, and where its frames go."""
+        """The request in `message`, complete: with an id, a seed, when it arrived, and where its frames go."""
         headers = message.headers
         reply_format = _format(message.data, headers)
         try:
@@ -84,7 +85,7 @@ class Reader:
                 ack_subject=message.reply,
                 reply_format=reply_format,
                 priority=_number(request.priority),
-                arrival_s=request.arrival_time or delivery.stored_s,
+                arrival_s=request.arrival_time,
             )
         except SageError as error:
             found = _salvage(message.data, reply_format)
@@ -121,8 +122,10 @@ def _complete(request: InferenceRequest, headers: dict[str, str], delivery: Deli
         missing["reply_to"] = headers[subjects.REPLY_TO]
     if request.sampling.seed is None:
         missing["sampling"] = msgspec.structs.replace(request.sampling, seed=random.getrandbits(SEED_BITS))
-    if not request.arrival_time:
-        missing["arrival_time"] = delivery.stored_s
+    if math.isfinite(request.arrival_time):  # else `verify` refuses it
+        arrival_s = request.arrival_s(delivery.stored_s)
+        if arrival_s != request.arrival_time:
+            missing["arrival_time"] = arrival_s
     return msgspec.structs.replace(request, **missing) if missing else request
 
 

@@ -45,8 +45,10 @@ class TrackedRequest:
     `status` is PENDING (neither waiting nor running: its reader is being asked what it holds), QUEUED or RUNNING.
     `sequence` is its place in the durable queue; `ack_subject` is empty until the queue's consumer has brought it.
     `attempt` is the last attempt dispatched, 0 before the first. `prompt_tokens` is estimated where the prompt is
-    text. `charged_tokens` of its answer are accounted for. `first_token_s` (Unix seconds, 0 before it is known)
-    and `cost` (in the instances' currency) are for metrics. `changes`, an operator's, are in `request` already.
+    text. `charged_tokens` of its answer are accounted for; `reserved_tokens` of its model's and user's rates are
+    held for it. `preemptions` counts how often it was preempted; with `made_room` another was, so that it can run.
+    `first_token_s` (Unix seconds, 0 before it is known) and `cost` (in the instances' currency) are for metrics.
+    `changes`, an operator's, are in `request` already.
     """
 
     request: InferenceRequest
@@ -68,6 +70,9 @@ class TrackedRequest:
     cost: float = 0.0
     prompt_tokens: int = 0
     charged_tokens: int = 0
+    reserved_tokens: int = 0
+    preemptions: int = 0
+    made_room: bool = False
     changes: Changes | None = None
 
     def __post_init__(self) -> None:

@@ -119,7 +119,7 @@ class Outbox:
         for job in held:
             if job.reader:
                 readers.setdefault(job.reader, []).append(Cancelled(id=job.id, attempt=job.attempt))
-        self._send(readers, [(job, self._ended_as(job, Outcome.CANCELLED)) for job in held])
+        self._send(readers, [(job, self._ended_as(job, Outcome.CANCELLED, _so_far(job))) for job in held])
 
     def returned(self, jobs: Iterable[Job]) -> None:
         """Hand `jobs` back unfinished, through no fault of theirs; readers are told nothing."""
@@ -208,6 +208,11 @@ def _gather(job: Job, output: StepOutput) -> None:
         job.logprobs += output.logprobs
 
 
+def _so_far(job: Job) -> Usage:
+    """What an unfinished answer has taken; its prompt is known to the scheduler."""
+    return Usage(completion_tokens=job.offset + len(job.token_ids))
+
+
 def _take(job: Job) -> Tokens:
     """What was gathered, as one event."""
     tokens = Tokens(
@@ -218,6 +223,7 @@ def _take(job: Job) -> Tokens:
         text="".join(job.text),
         logprobs=job.logprobs or None,
     )
+    job.offset += len(job.token_ids)
     job.token_ids, job.text, job.logprobs = [], [], []
     return tokens
 

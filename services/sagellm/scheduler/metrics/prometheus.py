@@ -40,6 +40,13 @@ class SchedulerMetrics:
         self.rejected = self._counter("rejected", "Messages that could not become work")
         self.cancelled = self._counter("cancelled", "Requests cancelled while they waited")
         self.failed = self._counter("failed", "Requests ended by the scheduler with an error")
+        self.preemptions = self._counter("preemptions", "Running requests sent back to make room for another")
+        self._refusals = Counter(
+            "sagellm_scheduler_refusals",
+            "New requests refused, by the bound that they would have exceeded",
+            ["reason"],
+            registry=self.registry,
+        )
         self.instances = Gauge(
             "sagellm_scheduler_instances", "Known instances", ["model", "state"], registry=self.registry
         )
@@ -61,6 +68,10 @@ class SchedulerMetrics:
             tier_weights or {},
         )
         self.registry.register(_Totals(self))
+
+    def refused(self, reason: str) -> None:
+        """A new request was refused."""
+        self._refusals.labels(reason).inc()
 
     def prediction_error(self) -> dict[str, float]:
         """Relative mean error of the estimates, by what they predict."""

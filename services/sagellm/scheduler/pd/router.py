@@ -52,8 +52,11 @@ class PdRouter:
 
     def load(self, model: str) -> float:
         """Share of the credits in use, of those for whole requests, or else of the prefilling ones."""
-        whole = self._instances.with_credit(model, Phase.WHOLE)
-        return (whole if whole.members else self._instances.with_credit(model, Phase.PREFILL)).load
+        return self._entry(model).load
+
+    def capacity(self, model: str) -> int:
+        """How many credits there are, free or not: for whole requests, or else of the prefilling instances."""
+        return self._entry(model).capacity
 
     def available(self, model: str) -> bool:
         """Whether a new request of `model` can be placed now."""
@@ -78,6 +81,10 @@ class PdRouter:
     def decoding(self, model: str) -> Candidates:
         """Who can take a decode after its prefill now."""
         return self._instances.with_credit(model, Phase.DECODE)
+
+    def _entry(self, model: str) -> Candidates:
+        whole = self._instances.with_credit(model, Phase.WHOLE)
+        return whole if whole.members else self._instances.with_credit(model, Phase.PREFILL)
 
     def _prospect(self, request: TrackedRequest, prefilling: Candidates, whole: Candidates) -> Prospect:
         prefill_s = self._expectations.prefill_s(request)
