@@ -19,6 +19,7 @@ import os
 import platform
 import random
 import signal
+import socket
 import statistics
 import sys
 import tempfile
@@ -27,6 +28,8 @@ from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -61,10 +64,8 @@ MODEL = "m"
 PROMPT_TOKENS = 128
 USERS = 500
 CREDITS = 8
-IN_FLIGHT = 2000
+IN_FLIGHT = 256
 PAUSE_S = 0.05
-IDLE_SHARE = 0.3
-"""A scheduler that uses less of a core than this has nothing left to read."""
 
 
 class Worker:
@@ -143,17 +144,20 @@ class Worker:
 class Scheduler:
     """A scheduler process."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
         self._process = process
+        self._port = port
 
     @classmethod
     async def start(cls, settings: Settings) -> "Scheduler":
         """Start one."""
-        command = [sys.executable, "-m", "sagellm", "scheduler", "--metrics-port", "0"]
+        port = _free_port()
+        command = [sys.executable, "-m", "sagellm", "scheduler", "--metrics-port", str(port)]
         environment = os.environ | settings.environment()
-        return cls(
-            await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.DEVNULL)
+        process = await asyncio.create_subprocess_exec(
+            *command, env=environment, stdout=asyncio.subprocess.DEVNULL
         )
+        return cls(process, port)
 
     async def kill(self) -> None:
         """As `kill -9` does."""
@@ -161,23 +165,32 @@ class Scheduler:
             self._process.send_signal(signal.SIGKILL)
             await self._process.wait()
 
-    async def idle(self) -> None:
-        """Wait until it has read what there is to read: for a second it has hardly used the processor."""
-        await asyncio.sleep(1.0)
-        quiet = 0
-        while quiet < 3:
-            before = self._cpu_s()
-            await asyncio.sleep(0.4)
-            quiet = quiet + 1 if self._cpu_s() - before < 0.4 * IDLE_SHARE else 0
+    async def until_copied(self, waiting: int) -> None:
+        """Wait until it knows of so many requests."""
+        while True:
+            if await asyncio.to_thread(self._outstanding) >= waiting:
+                return
+            await asyncio.sleep(PAUSE_S)
 
     def memory_mb(self) -> float:
         """Resident."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return round(int(status.split("VmRSS:")[1].split()[0]) / 1024, 1)
 
-    def _cpu_s(self) -> float:
-        tasks = Path(f"/proc/{self._process.pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    def _outstanding(self) -> float:
+        name = "sagellm_scheduler_outstanding_requests "
+        try:
+            with urlopen(f"http://127.0.0.1:{self._port}/metrics") as page:
+                lines = page.read().decode().splitlines()
+        except URLError:
+            return -1
+        return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
 
 
 async def fill(connection: Connection, first: int, count: int) -> None:
@@ -256,11 +269,11 @@ async def measure(waiting: int, arguments: argparse.Namespace) -> dict[str, Any]
         for _ in range(arguments.repeat):
             standby = await Scheduler.start(settings)
             stack.push_async_callback(standby.kill)
-            await standby.idle()
+            await standby.until_copied(await queued(connection))
             memory = {"leader_mb": leader.memory_mb(), "standby_mb": standby.memory_mb()}
             runs.append(await takeover(connection, worker, leader, arguments.compared) | memory)
             leader = standby
-            await leader.idle()
+            await leader.until_copied(await until_queued(connection, 0))
         return {"queued": waiting, "filled_s": round(filled_s, 1), "empty_mb": empty_mb, "runs": runs}
 
 
