@@ -1,5 +1,6 @@
 """Bytes to structs and back: JSON or MessagePack, told by the `Content-Type` header or by the first byte."""
 
+from array import array
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -11,8 +12,16 @@ MSGPACK = "application/msgpack"
 
 T = TypeVar("T")
 
-_json_encoder = msgspec.json.Encoder()
-_msgpack_encoder = msgspec.msgpack.Encoder()
+
+def _as_list(value: object) -> list[int]:
+    """Token ids may be kept in an array, which takes a tenth of a list's memory."""
+    if isinstance(value, array):
+        return value.tolist()
+    raise NotImplementedError(f"{type(value).__name__} is nothing that messages are made of")
+
+
+_json_encoder = msgspec.json.Encoder(enc_hook=_as_list)
+_msgpack_encoder = msgspec.msgpack.Encoder(enc_hook=_as_list)
 
 
 def encode(message: Any, content_type: str = MSGPACK) -> bytes:

@@ -29,7 +29,9 @@ class SchedulerMetrics:
         self.waiting = Gauge(
             "sagellm_scheduler_queue_length", "Waiting requests", ["model"], registry=self.registry
         )
-        self.outstanding = self._gauge("outstanding_requests", "Requests that have not ended")
+        self.outstanding = self._gauge(
+            "outstanding_requests", "Requests that have not ended; of a standby, those that it has a copy of"
+        )
         self.wait = self._histogram(
             "queue_wait_seconds", "From arrival to the first dispatch", WAIT_BUCKETS_S
         ).only

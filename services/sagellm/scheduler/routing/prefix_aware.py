@@ -40,7 +40,7 @@ class PrefixAware:
         if not token_ids or index is None:
             return candidates.least(by_load)
         if request.resume_token_ids:
-            token_ids = token_ids + request.resume_token_ids
+            token_ids = [*token_ids, *request.resume_token_ids]
         blocks = self._hashes.of(token_ids, index.block_size, MAX_BLOCKS)
         best = candidates.least(by_load)
         if len(candidates) > 1 and (levels := index.levels(blocks)):
