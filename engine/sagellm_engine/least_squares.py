@@ -46,20 +46,24 @@ class LeastSquares:
         """The value to be expected where the features are those of `row`."""
         return sum(a * b for a, b in zip(self.coefficients, row, strict=True))
 
-    def observe(self, row: Sequence[float], value: float) -> float:
-        """Learn that `row` had this value; returns what of it is believed."""
+    def observe(self, row: Sequence[float], value: float, weight: float = 1.0) -> float:
+        """Learn that `row` had this value; returns what of it is believed.
+
+        A `weight` below 1 counts for less, and makes forget less of the others.
+        """
         expected = self.predict(row)
         error = value - expected
         if self.samples >= TRUSTED_SAMPLES:
             limit = OUTLIER * max(self.error, 0.01 * expected)
             error = max(-limit, min(limit, error))
             value = expected + error
-        self.error = abs(error) if not self.samples else 0.9 * self.error + 0.1 * abs(error)
+        self.error += (0.1 * weight if self.samples else 1.0) * (abs(error) - self.error)
+        memory = MEMORY**weight
         for i in self._places:
             moments, factor = self._moments[i], row[i]
             for j in range(i + 1):
-                moments[j] = MEMORY * moments[j] + factor * row[j]
-            self._products[i] = MEMORY * self._products[i] + factor * value
+                moments[j] = memory * moments[j] + weight * factor * row[j]
+            self._products[i] = memory * self._products[i] + weight * factor * value
         self.samples += 1
         self._unfitted += 1
         return value

@@ -34,6 +34,7 @@ class Pacer:
 
     def __init__(self) -> None:
         self._had_prompts = False
+        self._longest_s = 0.0
         self._fit = LeastSquares(PRIOR_S, REFIT_EVERY)
         self.chunk_tokens = 0.0
         """How many prompt tokens a step has room for beside its decodes, averaged over the latest."""
@@ -62,7 +63,8 @@ class Pacer:
         if not (room.has_prompts or self._had_prompts):
             return
         self._had_prompts = room.has_prompts
-        self._fit.observe(room.features, duration_s)
+        self._longest_s = max(duration_s, 0.999 * self._longest_s)
+        self._fit.observe(room.features, duration_s, (duration_s / self._longest_s) ** 2)
         self.chunk_tokens += (0.1 if self.chunk_tokens else 1.0) * (room.chunk_tokens - self.chunk_tokens)
 
 
