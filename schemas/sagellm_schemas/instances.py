@@ -60,6 +60,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     cached_tokens_total: int = 0
     output_tokens_total: int = 0
     preemptions_total: int = 0
+    chunk_tokens: int = 0
+    """How many prompt tokens a step has room for beside its decodes, averaged over the latest; 0 where the engine
+    does not tell."""
 
 
 class InstanceStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -131,6 +131,7 @@ class Dispatcher:
                 term=self._term,
                 resume_token_ids=tracked.resume_token_ids,
                 reply_format=tracked.reply_format,
+                paced=match.paced,
             )
         )
         if len(item) > self._max_item_bytes:

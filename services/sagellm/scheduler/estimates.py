@@ -90,7 +90,7 @@ class Estimates:
         worker.steps.heard(stats)
         worker.running = stats.running
         worker.price_per_hour = info.price_per_hour
-        worker.chunk_tokens = info.max_batched_tokens or DEFAULT_CHUNK_TOKENS
+        worker.chunk_tokens = stats.chunk_tokens or info.max_batched_tokens or DEFAULT_CHUNK_TOKENS
         self._paces.pop(info.model, None)
 
     def forget(self, instance_id: str) -> None:

@@ -20,7 +20,8 @@ from sagellm_schemas import BudgetExceeded, InferenceRequest, Tariff
 class Match:
     """Who runs where, and how much of it; `group` is the policy's in which it waited.
 
-    `request` is what it asks for, with as many tokens as its budget pays for under `tariff`.
+    `request` is what it asks for, with as many tokens as its budget pays for under `tariff`. With `paced` the
+    policy wants steps short enough for its decodes.
     """
 
     tracked: TrackedRequest
@@ -29,6 +30,7 @@ class Match:
     group: str
     request: InferenceRequest
     tariff: Tariff | None
+    paced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,6 @@ class Matcher:
                 else:
                     yield Refusal(tracked, error)
                 continue
-            yield Match(tracked, instance, phase, group, request, tariff)
+            yield Match(tracked, instance, phase, group, request, tariff, self.policy.paced)
         for tracked in too_dear:
             queue.push(tracked, now_s)

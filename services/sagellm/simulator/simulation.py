@@ -219,6 +219,8 @@ class Simulation:
             live.tariff = placed.tariff
             job.output_tokens = min(job.output_tokens, placed.request.sampling.max_tokens or job.output_tokens)
             job.hands_over = placed.phase is Phase.PREFILL
+            if placed.paced and live.trace.tbt_slo_ms is not None:
+                job.tbt_slo_s = live.trace.tbt_slo_ms / 1000
             self.cluster.engines[placed.instance.id].add(job, now_s)
             touched[placed.instance.id] = None
         for id_ in touched:

@@ -129,6 +129,7 @@ MESSAGES: dict[str, msgspec.Struct] = {
         request=_REQUEST, attempt=3, term=2, resume_token_ids=[9, 8], reply_format="application/json"
     ),
     "work_item_minimal": WorkItem(request=InferenceRequest(model="m", prompt="hi")),
+    "work_item_paced": WorkItem(request=InferenceRequest(model="m", prompt="hi", tbt_slo_ms=100.0), paced=True),
     "work_report": WorkReport(instance="worker-1", ended=[_ENDED]),
     "work_report_minimal": WorkReport(
         instance="worker-1", ended=[Ended(id="a", attempt=1, outcome=Outcome.FINISHED)]
@@ -195,6 +196,9 @@ MESSAGES: dict[str, msgspec.Struct] = {
     "instance_info": _INFO,
     "instance_info_minimal": InstanceInfo(instance_id="worker-1", model="m"),
     "instance_stats": _HEARTBEAT,
+    "instance_stats_paced": InstanceStats(
+        info=_INFO, state=EngineState.READY, running={}, stats=EngineStats(chunk_tokens=2048)
+    ),
     "instance_report": InstanceReport(heartbeat=_HEARTBEAT, ended=[_ENDED]),
     "model_card": ModelCard(
         name="an/example.model",

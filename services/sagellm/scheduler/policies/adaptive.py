@@ -55,6 +55,11 @@ class Adaptive(BasePolicy):
         self.switches_total = 0
 
     @property
+    def paced(self) -> bool:
+        """As the policy in use says."""
+        return self._policy.paced
+
+    @property
     def active(self) -> str:
         """Name of the policy in use."""
         return self._policy.name

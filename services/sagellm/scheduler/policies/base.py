@@ -63,6 +63,14 @@ class Policy(Protocol):
     generation: int
     """Grows when requests that already wait must be put into a new order: the queue then asks everything again."""
 
+    @property
+    def paced(self) -> bool:
+        """Whether an engine's steps compute no more of prompts than the `tbt_slo_ms` of what decodes beside allow.
+
+        Asked at each dispatch. Otherwise a step computes as much as its token budget allows.
+        """
+        ...
+
     def group(self, request: TrackedRequest, now_s: float) -> str:
         """The group `request` waits in.
 
@@ -157,6 +165,11 @@ class BasePolicy:
     def __init__(self) -> None:
         self.generation = 0
         self.outlook: Outlook = Unknown()
+
+    @property
+    def paced(self) -> bool:
+        """Steps as large as their budget."""
+        return False
 
     def group(self, request: TrackedRequest, now_s: float) -> str:
         """All in one group."""
