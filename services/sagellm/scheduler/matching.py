@@ -65,8 +65,8 @@ class Matcher:
             tracked = queue.first(now_s)
             if tracked is None:
                 break
-            phase, candidates = self._pd.place(tracked)
-            allowed = self.policy.among(tracked, candidates, now_s)
+            phase, candidates = self._pd.place(tracked, now_s)
+            allowed = candidates and self.policy.among(tracked, candidates, now_s)
             if not allowed:
                 break
             group = queue.first_group
