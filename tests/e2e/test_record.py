@@ -130,6 +130,8 @@ def test_a_worker_that_has_work_is_not_calibrated(slow_pipeline: RunningPipeline
     def calibrate() -> None:
         refused.append(sagellm("bench", "calibrate", "--nats-url", slow_pipeline.nats_url))
 
-    asyncio.run(all_streams(slow_pipeline.url, slow_pipeline.model, ["x"], 200, pieces=20, in_the_middle=calibrate))
+    asyncio.run(
+        all_streams(slow_pipeline.url, slow_pipeline.model, ["x"], 200, pieces=20, in_the_middle=calibrate)
+    )
     assert refused[0].returncode == 1
     assert "has work; calibrate one that nobody uses" in refused[0].stderr

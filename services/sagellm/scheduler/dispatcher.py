@@ -46,6 +46,7 @@ class Dispatcher:
         self._may_dispatch = may_dispatch
         self._queues: dict[str, RequestQueue] = {}
         policy.attach(estimates)
+        metrics.uses(policy)
         self._due = asyncio.Event()
         self._turns = 0
 
@@ -94,6 +95,7 @@ class Dispatcher:
         """Order every queue by another policy from now on."""
         now_s = time.time()
         policy.attach(self._estimates)
+        self._metrics.uses(policy)
         for queue in self._queues.values():
             queue.use(policy, now_s)
         self._matcher.policy = policy

@@ -29,8 +29,8 @@ class TrackedRequest:
     `status` is PENDING (neither waiting nor running: its reader is being asked what it holds), QUEUED or RUNNING.
     `sequence` is its place in the durable queue; `ack_subject` is empty until the queue's consumer has brought it.
     `attempt` is the last attempt dispatched, 0 before the first. `prompt_tokens` is estimated where the prompt is
-    text. `charged_tokens` of its answer are accounted for. `first_token_s` (Unix seconds, 0 before it is known)
-    and `cost` (in the instances' currency) are for metrics.
+    text. `charged_tokens` of its answer are accounted for. `first_token_s` and `left_s`, when its latest attempt
+    ended (Unix seconds, 0 before they are known), and `late_gaps`, of its outputs, are for metrics.
     """
 
     request: InferenceRequest
@@ -49,7 +49,8 @@ class TrackedRequest:
     dispatched_s: float = 0.0
     cancelled: bool = False
     first_token_s: float = 0.0
-    cost: float = 0.0
+    left_s: float = 0.0
+    late_gaps: int = 0
     prompt_tokens: int = 0
     charged_tokens: int = 0
 

@@ -45,7 +45,7 @@ def calibrate(
     repeat: Annotated[int, typer.Option(help="Runs of each probe; medians count.", min=1)] = 3,
     seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
     nats_url: Annotated[
-        str | None, typer.Option(help="NATS server.", show_default="that of `sagellm up` on this machine")
+        str | None, typer.Option(help="NATS server; that of `sagellm up` on this machine if not given.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
