@@ -51,6 +51,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     running: int = 0
     waiting: int = 0
+    gpu_utilization: float | None = None
+    """Share of time in which the GPUs ran kernels, by their driver, 0 to 1; None where there are none to ask."""
     kv_blocks: int = 0
     kv_blocks_free: int = 0
     steps_total: int = 0

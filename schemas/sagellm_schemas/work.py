@@ -44,6 +44,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Times are durations at the worker, so that no two clocks are compared: from accepting the item to its first
     output (None if it had none), from accepting it to its end, and the longest pause between two outputs.
+    `late_gaps` of these pauses were longer than the request's `tbt_slo_ms`.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first_token_ms: float | None = None
     duration_ms: float = 0.0
     longest_gap_ms: float = 0.0
+    late_gaps: int = 0
 
 
 class WorkReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

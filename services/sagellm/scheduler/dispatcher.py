@@ -52,6 +52,7 @@ class Dispatcher:
         self._no_place = no_place
         self._queues: dict[str, RequestQueue] = {}
         policy.attach(estimates)
+        metrics.uses(policy)
         self._due = asyncio.Event()
         self._turns = 0
 
@@ -118,6 +119,7 @@ class Dispatcher:
         """Order every queue by another policy from now on."""
         now_s = time.time()
         policy.attach(self._estimates)
+        self._metrics.uses(policy)
         for queue in self._queues.values():
             queue.use(policy, now_s)
         self._matcher.policy = policy

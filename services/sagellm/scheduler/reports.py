@@ -77,7 +77,7 @@ class Reports:
         if instance is not None:
             instance.release(ended.id)
         self._dispatcher.ended(tracked, ended)
-        self._metrics.requests.attempt_ended(tracked, ended, instance)
+        self._metrics.requests.attempt_ended(tracked, ended)
         if is_final(ended):
             self._endings.settle(tracked, ended)
         elif ended.error is not None:

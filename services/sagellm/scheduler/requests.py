@@ -47,7 +47,8 @@ class TrackedRequest:
     `attempt` is the last attempt dispatched, 0 before the first. `prompt_tokens` is estimated where the prompt is
     text. `charged_tokens` of its answer are accounted for; `reserved_tokens` of its model's and user's rates are
     held for it. `preemptions` counts how often it was preempted; with `made_room` another was, so that it can run.
-    `first_token_s` (Unix seconds, 0 before it is known) and `cost` (in the instances' currency) are for metrics.
+    `first_token_s` and `left_s`, when its latest attempt ended (Unix seconds, 0 before they are known), and
+    `late_gaps`, of its outputs, are for metrics.
     `changes`, an operator's, are in `request` already.
     """
 
@@ -67,7 +68,8 @@ class TrackedRequest:
     dispatched_s: float = 0.0
     cancelled: bool = False
     first_token_s: float = 0.0
-    cost: float = 0.0
+    left_s: float = 0.0
+    late_gaps: int = 0
     prompt_tokens: int = 0
     charged_tokens: int = 0
     reserved_tokens: int = 0

@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 
 from sagellm.scheduler.matching import Refusal
+from sagellm.scheduler.metrics.slo import on_time
 from sagellm.scheduler.pd import PdPolicy
 from sagellm.scheduler.phases import Phase
 from sagellm.scheduler.policies import Policy
@@ -274,5 +275,5 @@ def p99(gaps_ms: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:
     """The smallest gap that 99% of them do not exceed; 0 if there are none."""
     if not len(gaps_ms):
         return 0.0
-    place = -(-99 * len(gaps_ms) // 100) - 1
+    place = on_time(len(gaps_ms)) - 1
     return float(np.partition(gaps_ms, place)[place])

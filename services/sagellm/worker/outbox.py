@@ -166,6 +166,7 @@ class Outbox:
             first_token_ms=round((first - job.accepted_at) * 1000, 3) if first else None,
             duration_ms=round((self._ledger.clock() - job.accepted_at) * 1000, 3),
             longest_gap_ms=round(job.longest_gap_s * 1000, 3),
+            late_gaps=job.late_gaps,
         )
 
     def _holds(self, job: Job) -> bool:

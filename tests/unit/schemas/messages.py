@@ -147,7 +147,25 @@ MESSAGES: dict[str, msgspec.Struct] = {
             )
         ],
     ),
+    "work_report_late": WorkReport(
+        instance="worker-1", ended=[Ended(id="a", attempt=1, outcome=Outcome.FINISHED, late_gaps=2)]
+    ),
+    "instance_stats_gpu": InstanceStats(
+        info=InstanceInfo(instance_id="worker-1", model="m"),
+        state=EngineState.READY,
+        running={},
+        stats=EngineStats(gpu_utilization=0.75),
+    ),
     "metrics_query": MetricsQuery(),
+    "snapshot_policy": Snapshot(
+        taken_at=1_700_000_000.0,
+        window_s=60.0,
+        policy="adaptive",
+        policy_in_use="slo_aware",
+        policy_reason="half of the requests have deadlines",
+        avg_gpu_utilization=0.5,
+        avg_instance_utilization=0.625,
+    ),
     "snapshot": Snapshot(
         taken_at=1_700_000_000.0,
         window_s=60.0,

@@ -38,7 +38,7 @@ def record(
         float, typer.Option("--linger-s", help="How long to wait for the last answers in the end.", min=0)
     ] = 30.0,
     nats_url: Annotated[
-        str | None, typer.Option(help="NATS server.", show_default="that of `sagellm up` on this machine")
+        str | None, typer.Option(help="NATS server; that of `sagellm up` on this machine if not given.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
