@@ -33,10 +33,10 @@ def victim_of(
 ) -> TrackedRequest | None:
     """Whom to send back of those that run, each given with the seconds since its dispatch.
 
-    The lowest priority first, and of these one that certainly has reached its instance; then whoever loses least, in
-    tokens that must be computed again; then whoever would hold its credit longest. None: nobody may be preempted,
-    or a credit will be free within `soon_s` anyway. A request that lasts longer than was predicted is not expected
-    to end soon.
+    The lowest priority first, and of these one that certainly has reached its instance; then whoever loses least,
+    in tokens that must be computed again; then whoever would hold its credit longest. None: nobody may be
+    preempted, or a credit will be free within `soon_s` anyway. A request that lasts longer than was predicted is
+    not expected to end soon.
     """
     best: TrackedRequest | None = None
     best_key = (0, False, 0.0, 0.0)
