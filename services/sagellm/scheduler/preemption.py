@@ -20,7 +20,9 @@ SOON_S = 0.25
 """A request that will probably end within this time frees its credit soon enough."""
 MOST_PREEMPTIONS = 3
 """So often a request is preempted; then it stays, whatever comes."""
-LOST_AFTER_S = 1.0
+ON_ITS_WAY_S = 0.1
+"""For so long a request may still be on its way to its instance, and be overtaken by the order to send it back."""
+LOST_AFTER_S = 0.25
 """An order without effect is repeated after this time."""
 LOOK_AGAIN_S = 0.05
 """How long a look at all running requests that found no victim holds good for the same first request."""
@@ -31,19 +33,21 @@ def victim_of(
 ) -> TrackedRequest | None:
     """Whom to send back of those that run, each given with the seconds since its dispatch.
 
-    The lowest priority first; then whoever loses least, in tokens that must be computed again; then whoever would
-    hold its credit longest. None: nobody may be preempted, or a credit will be free within `soon_s` anyway. A
-    request that lasts longer than was predicted is not expected to end soon.
+    The lowest priority first, and of these one that certainly has reached its instance; then whoever loses least,
+    in tokens that must be computed again; then whoever would hold its credit longest. None: nobody may be
+    preempted, or a credit will be free within `soon_s` anyway. A request that lasts longer than was predicted is
+    not expected to end soon.
     """
     best: TrackedRequest | None = None
-    best_key = (0, 0.0, 0.0)
+    best_key = (0, False, 0.0, 0.0)
     for tracked, elapsed_s in running:
         left_s = estimates.service_s(tracked) - elapsed_s
         if 0 <= left_s <= soon_s:
             return None
         if not _may_be_preempted(tracked):
             continue
-        key = (-tracked.priority, _lost_tokens(tracked, elapsed_s, estimates), -left_s)
+        lost_tokens = _lost_tokens(tracked, elapsed_s, estimates)
+        key = (-tracked.priority, elapsed_s < ON_ITS_WAY_S, lost_tokens, -left_s)
         if best is None or key < best_key:
             best, best_key = tracked, key
     return best
