@@ -33,9 +33,11 @@ RECOVERY_PAUSE_S = 0.5
 
 
 class Worker:
-    """One engine at work for the scheduler."""
+    """One engine at work for the scheduler; `server` is the id of a registered server."""
 
-    def __init__(self, settings: Settings, connection: Connection, engine: AsyncEngine) -> None:
+    def __init__(
+        self, settings: Settings, connection: Connection, engine: AsyncEngine, *, server: str = ""
+    ) -> None:
         self.instance = instance_id(settings)
         self._settings = settings
         self._connection = connection
@@ -52,6 +54,8 @@ class Worker:
         )
         self._draining = False
         self._stopped = False
+        self._server = server
+        self._told_to_leave = asyncio.Event()
         self._reconnected = asyncio.Event()
 
     @property
@@ -64,7 +68,7 @@ class Worker:
         return EngineState.READY if self._engine.healthy() else EngineState.ERROR
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then drain.
+        """Serve until `stop` is set or an order says to leave, then drain.
 
         Raises:
             SageError: the model cannot be loaded, NATS refuses what the worker needs, or the engine has died.
@@ -82,7 +86,7 @@ class Worker:
         settings = self._settings
         await ensure_topology(self._connection.js, settings)
         card = await registry.publish_model(self._connection, served)
-        info = _instance_info(self.instance, settings, served)
+        info = _instance_info(self.instance, settings, served, self._server)
         heartbeat = Heartbeat(info, self._engine, self._ledger, self._sender, lambda: self.state)
         intake = Intake(
             self._connection,
@@ -102,6 +106,7 @@ class Worker:
             heartbeat,
             self._sender,
             lambda: self._drain(heartbeat),
+            self._told_to_leave.set,
             prefixes.account,
         )
         self._counters.registry.register(EngineCollector(lambda: heartbeat.latest))
@@ -120,7 +125,7 @@ class Worker:
                     tasks.create_task(self._recover(served, info, intake, orders), name="worker recovery"),
                 ]
                 logger.info("worker %s is ready: %s on engine %s", self.instance, card.name, settings.engine)
-                await stop.wait()
+                await _either(stop, self._told_to_leave)
                 await self._leave(info, heartbeat, intake, orders)
                 for task in background:
                     task.cancel()
@@ -210,7 +215,17 @@ def instance_id(settings: Settings) -> str:
     return f"{subjects.token(settings.instance_id or 'worker')}-{secrets.token_hex(4)}"
 
 
-def _instance_info(instance: str, settings: Settings, served: ServedModel) -> InstanceInfo:
+async def _either(*events: asyncio.Event) -> None:
+    """Wait until one of `events` is set."""
+    waiting = [asyncio.create_task(event.wait(), name="stop") for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+def _instance_info(instance: str, settings: Settings, served: ServedModel, server: str) -> InstanceInfo:
     return InstanceInfo(
         instance_id=instance,
         model=served.card.name,
@@ -224,6 +239,7 @@ def _instance_info(instance: str, settings: Settings, served: ServedModel) -> In
         rack_id=settings.rack_id,
         price_per_hour=settings.price_per_hour,
         started_at=time.time(),
+        server=server,
     )
 
 
