@@ -100,6 +100,7 @@ class ModelQueue(msgspec.Struct, frozen=True, kw_only=True):
     """How one model's requests stand.
 
     `expected_wait_s` is what a request would wait that came behind all others now; None: no instance takes work.
+    `obstacle` says what holds up every waiting request alike, if anything does.
     """
 
     model: str
@@ -109,6 +110,7 @@ class ModelQueue(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that its open instances run at once."""
     instances: int
     expected_wait_s: float | None = None
+    obstacle: str = ""
 
 
 class QueuePage(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,8 +168,8 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
 class Registration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A running OpenAI or vLLM server that some worker process is to serve, as a worker with engine vllm would.
 
-    As an order, `id` may be left out: it is made from the URL. `model` picks one of the server's models. What else
-    is left out is as the settings of the worker process say.
+    As an order, `id` may be left out: it is made from the URL. `model` is the server's model of that name, or else
+    its first one under that name. What else is left out is as the settings of the worker process say.
     """
 
     url: str

@@ -8,6 +8,11 @@ from .asyncapi import asyncapi
 from .bench.command import bench
 from .chat import chat
 from .demo import demo
+from .management.instances import instances
+from .management.policy import policy
+from .management.queue import queue
+from .management.requests import requests
+from .management.top import top
 from .models import models
 from .plan import plan
 from .record.command import record
@@ -27,8 +32,11 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-    for command in (up, demo, chat, ingress, scheduler, worker, plan, record, simulate, asyncapi, version):
+    services = (ingress, scheduler, worker)
+    for command in (up, demo, chat, queue, requests, top, *services, plan, record, simulate, asyncapi, version):
         app.command()(command)
+    app.add_typer(instances(), name="instances")
+    app.add_typer(policy(), name="policy")
     app.add_typer(models(), name="models")
     app.add_typer(bench(), name="bench")
     return app

@@ -73,4 +73,9 @@ MockTpotMs = Annotated[
 MockText = Annotated[str | None, typer.Option(help="Mock engine: what it says, over and over.")]
 Url = Annotated[str, typer.Option(help="Base URL of an OpenAI-compatible server.", envvar="SAGELLM_URL")]
 
+OfModel = Annotated[str | None, typer.Option("--model", help="Only those of this model.")]
+OfUser = Annotated[str | None, typer.Option("--user", help="Only those of this user.")]
+OfPriority = Annotated[str | None, typer.Option("--priority", help="Only those of this priority.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
 DEFAULT_URL = "http://127.0.0.1:8000"

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sagellm_schemas import SageError
 
-from . import openapi, routes_chat, routes_completions, routes_health, routes_models
+from . import openapi, routes_chat, routes_completions, routes_health, routes_management, routes_models
 from .openai import errors
 from .service import Service
 
@@ -41,6 +41,7 @@ def _fastapi(service: Service) -> FastAPI:
     app = FastAPI(title="sageLLM", version=openapi.package_version(), redoc_url=None)
     app.include_router(routes_health.router(service))
     app.include_router(routes_models.router(service))
+    app.include_router(routes_management.router(service))
     for path in (routes_chat.PATH, routes_completions.PATH):
         # The application above answers these; here they make 405 of other methods.
         app.add_route(path, _method_not_allowed, methods=["POST"], include_in_schema=False)

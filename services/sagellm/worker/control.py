@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 class Orders:
-    """Follows orders; `drain` is called when one says to take no more work, `tell_prefixes` when one asks for
-    a full account of the prefix cache."""
+    """Follows orders; `drain` is called when one says to take no more work, `leave` when one says to stop after
+    that, `tell_prefixes` when one asks for a full account of the prefix cache."""
 
     def __init__(
         self,
@@ -26,6 +26,7 @@ class Orders:
         heartbeat: Heartbeat,
         sender: Sender,
         drain: Callable[[], None],
+        leave: Callable[[], None],
         tell_prefixes: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -34,6 +35,7 @@ class Orders:
         self._heartbeat = heartbeat
         self._sender = sender
         self._drain = drain
+        self._leave = leave
         self._tell_prefixes = tell_prefixes
         self._controls = Codec(Control)
         self._cancels = Codec(Cancel)
@@ -57,8 +59,10 @@ class Orders:
             return
         jobs = [self._ledger.running(request_id) for request_id in control.preempt]
         self.preempt([job for job in jobs if job is not None])
-        if control.drain:
+        if control.drain or control.leave:
             self._drain()
+        if control.leave:
+            self._leave()
         if control.prefixes:
             self._tell_prefixes()
 

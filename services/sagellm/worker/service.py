@@ -34,9 +34,11 @@ RECOVERY_PAUSE_S = 0.5
 
 
 class Worker:
-    """One engine at work for the scheduler."""
+    """One engine at work for the scheduler; `server` is the id of a registered server."""
 
-    def __init__(self, settings: Settings, connection: Connection, engine: AsyncEngine) -> None:
+    def __init__(
+        self, settings: Settings, connection: Connection, engine: AsyncEngine, *, server: str = ""
+    ) -> None:
         self.instance = instance_id(settings)
         self._settings = settings
         self._connection = connection
@@ -53,6 +55,8 @@ class Worker:
         )
         self._draining = False
         self._stopped = False
+        self._server = server
+        self._told_to_leave = asyncio.Event()
         self._reconnected = asyncio.Event()
 
     @property
@@ -65,7 +69,7 @@ class Worker:
         return EngineState.READY if self._engine.healthy() else EngineState.ERROR
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then drain.
+        """Serve until `stop` is set or an order says to leave, then drain.
 
         Raises:
             SageError: the model cannot be loaded, NATS refuses what the worker needs, or the engine has died.
@@ -83,7 +87,7 @@ class Worker:
         settings = self._settings
         await ensure_topology(self._connection.js, settings)
         card = await registry.publish_model(self._connection, served)
-        info = _instance_info(self.instance, settings, served)
+        info = _instance_info(self.instance, settings, served, self._server)
         heartbeat = Heartbeat(
             info, self._engine, self._ledger, self._sender, lambda: self.state, gpus_of(settings)
         )
@@ -105,6 +109,7 @@ class Worker:
             heartbeat,
             self._sender,
             lambda: self._drain(heartbeat),
+            self._told_to_leave.set,
             prefixes.account,
         )
         self._counters.registry.register(EngineCollector(lambda: heartbeat.latest))
@@ -123,7 +128,7 @@ class Worker:
                     tasks.create_task(self._recover(served, info, intake, orders), name="worker recovery"),
                 ]
                 logger.info("worker %s is ready: %s on engine %s", self.instance, card.name, settings.engine)
-                await stop.wait()
+                await _either(stop, self._told_to_leave)
                 await self._leave(info, heartbeat, intake, orders)
                 for task in background:
                     task.cancel()
@@ -213,7 +218,17 @@ def instance_id(settings: Settings) -> str:
     return f"{subjects.token(settings.instance_id or 'worker')}-{secrets.token_hex(4)}"
 
 
-def _instance_info(instance: str, settings: Settings, served: ServedModel) -> InstanceInfo:
+async def _either(*events: asyncio.Event) -> None:
+    """Wait until one of `events` is set."""
+    waiting = [asyncio.create_task(event.wait(), name="stop") for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+def _instance_info(instance: str, settings: Settings, served: ServedModel, server: str) -> InstanceInfo:
     return InstanceInfo(
         instance_id=instance,
         model=served.card.name,
@@ -227,6 +242,7 @@ def _instance_info(instance: str, settings: Settings, served: ServedModel) -> In
         rack_id=settings.rack_id,
         price_per_hour=settings.price_per_hour,
         started_at=time.time(),
+        server=server,
     )
 
 

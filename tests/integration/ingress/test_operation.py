@@ -67,6 +67,14 @@ async def test_the_documentation_has_every_route_and_the_fields_of_the_bodies(ht
         "/health",
         "/ready",
         "/metrics",
+        "/v1/management/queue",
+        "/v1/management/requests",
+        "/v1/management/requests/{id}",
+        "/v1/management/cancel",
+        "/v1/management/instances",
+        "/v1/management/instances/{id}",
+        "/v1/management/policy",
+        "/v1/management/metrics",
     }
     schemas = document["components"]["schemas"]
     assert {"messages", "temperature", "priority", "slo_deadline_ms"} <= set(schemas["ChatBody"]["properties"])

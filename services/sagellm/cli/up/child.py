@@ -62,6 +62,9 @@ class Child:
                 code = await self._run_once()
                 if self._stopping.is_set():
                     return
+                if code == 0:
+                    self._output.say(f"{self.name} has left, as it was told")
+                    return
                 if code == EXIT_REFUSED:
                     raise ChildRefused(self._sentence or f"{self.name} refuses to run; its log says why")
                 if loop.time() - started > SETTLED_S:

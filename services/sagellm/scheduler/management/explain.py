@@ -1,7 +1,6 @@
 """Why a request does not run yet, in one sentence that is true of this very request."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sagellm.scheduler.instances import Instance
 from sagellm.scheduler.policies import Adaptive, Policy
@@ -10,6 +9,7 @@ from sagellm.scheduler.requests import TrackedRequest
 from sagellm_schemas import EngineState
 
 LISTED = 3
+SOON_S = 0.1
 
 _STATES = {
     EngineState.STARTING: "still starts",
@@ -19,47 +19,30 @@ _STATES = {
 }
 
 
-@dataclass(frozen=True)
-class Situation:
-    """What holds up every request of a model alike.
+def obstacle(model: str, instances: Sequence[Instance], *, room: bool, next_free_s: float | None) -> str:
+    """What holds up every request of a model alike, as a clause; empty if nothing does.
 
     `room` says whether an instance takes a request at this moment; `next_free_s` when the next credit is probably
     free, in seconds from now, if an instance takes work at all.
     """
-
-    model: str
-    instances: Sequence[Instance]
-    room: bool
-    next_free_s: float | None = None
-
-    def obstacle(self) -> str:
-        """A clause that names what is in the way; empty if nothing is."""
-        if not self.instances:
-            return f"no instance serves {self.model!r}"
-        ready = [instance for instance in self.instances if instance.ready]
-        others = len(self.instances) - len(ready)
-        if not ready:
-            return f"none of the {len(self.instances)} instances takes work: {_why_not(self.instances)}"
-        if self.room:
-            return ""
-        used, places = sum(len(i.assigned) for i in ready), sum(i.capacity for i in ready)
-        who = (
-            "the only instance that takes work"
-            if len(ready) == 1
-            else f"all {len(ready)} instances that take work"
-        )
-        if used < places:
-            have = "has" if len(ready) == 1 else "have"
-            clause = f"{who} {have} prompts to read first ({used} of {places} places in use)"
-        else:
-            verb = "is" if len(ready) == 1 else "are"
-            clause = f"{who} {verb} full ({used} of {places} places in use)"
-            if self.next_free_s is not None:
-                clause += f", the next place is free in about {duration(max(0.0, self.next_free_s))}"
-        if others:
-            unready = [instance for instance in self.instances if not instance.ready]
-            clause += f"; {_why_not(unready)}"
-        return clause
+    if not instances:
+        return f"no instance serves {model!r}"
+    ready = [instance for instance in instances if instance.ready]
+    unready = [instance for instance in instances if not instance.ready]
+    if not ready:
+        return f"none of the {len(instances)} instances takes work: {_why_not(unready)}"
+    if room:
+        return ""
+    used, places = sum(len(i.assigned) for i in ready), sum(i.capacity for i in ready)
+    if len(ready) == 1:
+        who, full, read = "the only instance that takes work", "is full", "has prompts to read first"
+    else:
+        who, full, read = f"all {len(ready)} instances that take work", "are full", "have prompts to read first"
+    clause = f"{who} {full if used >= places else read} ({used} of {places} places in use)"
+    if used >= places and next_free_s is not None:
+        when = "at any moment" if next_free_s < SOON_S else f"in about {duration(next_free_s)}"
+        clause += f", the next place is free {when}"
+    return f"{clause}; {_why_not(unready)}" if unready else clause
 
 
 def why_not(instance: Instance) -> str:
@@ -72,7 +55,7 @@ def why_not(instance: Instance) -> str:
 def why_waiting(
     request: TrackedRequest,
     position: int | None,
-    situation: Situation,
+    in_the_way: str,
     policy: Policy,
     now_s: float,
     *,
@@ -80,12 +63,12 @@ def why_waiting(
 ) -> str:
     """The sentence for a request at `position` of its queue (1 goes next, None: too far back to count).
 
-    `held_back` says that there is room, but not where the policy lets it run.
+    `in_the_way` is the `obstacle` of its model. `held_back` says that there is room, but not where the policy lets it run.
     """
-    obstacle, why = situation.obstacle(), policy.explain(request, now_s)
+    why = policy.explain(request, now_s)
     if position == 1:
-        if obstacle:
-            return _sentence(f"it goes next, but {obstacle}")
+        if in_the_way:
+            return _sentence(f"it goes next, but {in_the_way}")
         if held_back:
             return _sentence(
                 f"it goes next, but {_name(policy)} keeps it back: {why or 'no place is right for it'}"
@@ -98,7 +81,7 @@ def why_waiting(
     ahead += f" before it under {_name(policy)}"
     if why:
         ahead += f" ({why})"
-    return _sentence(f"{ahead}, and {obstacle}" if obstacle else ahead)
+    return _sentence(f"{ahead}, and {in_the_way}" if in_the_way else ahead)
 
 
 def why_pending(request: TrackedRequest) -> str:

@@ -13,7 +13,7 @@ from sagellm.scheduler.phases import Phase
 from sagellm.scheduler.requests import RequestTable, TrackedRequest
 from sagellm_schemas import ModelQueue, RequestStatus
 
-from .explain import Situation
+from .explain import obstacle
 
 PIECE = 100
 """Requests that are looked at in one turn of the event loop: about two milliseconds."""
@@ -41,14 +41,15 @@ class Outlook:
         self._pd = pd
         self._estimates = estimates
 
-    async def situation(self) -> Situation:
-        """What holds up every request of the model."""
-        places = await self._places(time.time())
-        return Situation(
-            model=self._model,
-            instances=list(self._instances.serving(self._model)),
+    async def obstacle(self) -> str:
+        """What holds up every request of the model; see `explain.obstacle`."""
+        now_s = time.time()
+        places = await self._places(now_s)
+        return obstacle(
+            self._model,
+            self._instances.serving(self._model),
             room=self._pd.available(self._model),
-            next_free_s=places.next_free_s() - time.time() if places else None,
+            next_free_s=places.next_free_s() - now_s if places else None,
         )
 
     def held_back(self, request: TrackedRequest) -> bool:
@@ -72,8 +73,8 @@ class Outlook:
             if request.status is RequestStatus.QUEUED and self._table.holds(request):
                 yield estimate
 
-    async def summary(self) -> ModelQueue:
-        """How the queue stands. Of a long one the first requests stand for all."""
+    async def summary(self, in_the_way: str) -> ModelQueue:
+        """How the queue stands, with its `obstacle`. Of a long one the first requests stand for all."""
         waiting = self._dispatcher.lengths().get(self._model, 0)
         open_ones = [instance for instance in self._instances.serving(self._model) if instance.ready]
         return ModelQueue(
@@ -83,6 +84,7 @@ class Outlook:
             credits=sum(instance.capacity for instance in open_ones),
             instances=len(self._instances.serving(self._model)),
             expected_wait_s=await self._expected_wait_s(waiting, len(open_ones)),
+            obstacle=in_the_way if waiting else "",
         )
 
     async def _expected_wait_s(self, waiting: int, instances: int) -> float | None:

@@ -47,6 +47,7 @@ class MockEngine:
         self._steps_total = self._output_tokens_total = 0
         self._prompt_tokens_total = self._cached_tokens_total = 0
         self._step_ms = 0.0
+        self._step_began_s = 0.0
         self._closed = False
 
     async def start(self, emit: Emit) -> ServedModel:
@@ -145,6 +146,7 @@ class MockEngine:
         self._play([answer for answer in fresh if self._running.get(answer.id) is answer])
 
     def _schedule(self) -> None:
+        self._step_began_s = time.perf_counter()
         if self._tpot_s:
             self._next_step = self._loop.call_later(self._tpot_s, self._step)
         else:
@@ -152,9 +154,9 @@ class MockEngine:
 
     def _step(self) -> None:
         self._next_step = None
-        started = time.perf_counter()
         self._play(list(self._running.values()))
-        self._step_ms += STEP_MS_WEIGHT * ((time.perf_counter() - started) * 1000 - self._step_ms)
+        step_ms = (time.perf_counter() - self._step_began_s) * 1000  # with the time that it pretends to compute
+        self._step_ms += (step_ms - self._step_ms) * (STEP_MS_WEIGHT if self._step_ms else 1.0)
         if self._running and self._next_step is None:
             self._schedule()
 
