@@ -25,6 +25,7 @@ def exposed() -> dict[str, list[tuple[str, str, str, str]]]:
     scheduler.waiting.labels("m").set(1)
     scheduler.instances.labels("m", "ready").set(1)
     scheduler.decided("fifo", 1e-5, 1)
+    scheduler.refused("user_queue")
     scheduler.estimates = Estimates()
     scheduler.uses(Fifo())
     scheduler.utilization.gpus = 0.5
