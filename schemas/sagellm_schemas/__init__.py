@@ -56,6 +56,7 @@ from .instances import (
     ModelCard,
 )
 from .metrics import MetricsQuery, Quantiles, SloCompliance, Snapshot
+from .packed_tokens import PackedTokens
 from .prefix_updates import PrefixUpdate
 from .request import ChatMessage, InferenceRequest
 from .sampling import SamplingParams
@@ -102,6 +103,7 @@ __all__ = [
     "ModelNotFound",
     "OutOfMemory",
     "Outcome",
+    "PackedTokens",
     "PositionLogprobs",
     "PrefixUpdate",
     "Quantiles",
