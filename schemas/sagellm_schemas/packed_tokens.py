@@ -12,8 +12,8 @@ _decoder = msgspec.msgpack.Decoder(list[int])
 class PackedTokens(Sequence[int]):
     """A sequence of token ids that is stored as MessagePack: about 3 bytes for each, where a list takes 36.
 
-    The garbage collector has nothing to visit in it, and messages take it as it is. Everything but its length has to
-    unpack it: whoever wants more than one token makes a list of it.
+    The garbage collector has nothing to visit in it, and messages take it as it is. All but its length has to be
+    unpacked: whoever wants more than one token makes a list of it.
     """
 
     __slots__ = ("_count", "packed")

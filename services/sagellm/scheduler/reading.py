@@ -3,6 +3,7 @@
 import random
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -142,6 +143,7 @@ def _check_subjects(request: InferenceRequest, subject: str) -> None:
         )
 
 
+@lru_cache(maxsize=4096)
 def _may_answer(reply_to: str) -> bool:
     """Whether frames may go to `reply_to`: to publish on the system's own subjects would be to act in our name."""
     if reply_to.startswith(subjects.PREFIX + "."):
