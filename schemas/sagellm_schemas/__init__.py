@@ -68,6 +68,7 @@ from .orders import (
     RequestChanged,
     SwitchOrder,
 )
+from .packed_tokens import PackedTokens
 from .prefix_updates import PrefixUpdate
 from .queries import (
     InstancesPage,
@@ -141,6 +142,7 @@ __all__ = [
     "NotFound",
     "OutOfMemory",
     "Outcome",
+    "PackedTokens",
     "PolicyQuery",
     "PolicyView",
     "PositionLogprobs",

@@ -15,6 +15,9 @@ EARLIEST_ARRIVAL_S = 1.0
 """How long before it was stored a request may have arrived: its way into the queue takes milliseconds."""
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_NO_SUBJECT = re.compile(r"[ \t\r\n*>]")
+_PROMPTS = ("messages", "prompt", "prompt_token_ids")
+_LIMITS = ("slo_deadline_ms", "ttft_slo_ms", "tbt_slo_ms", "cost_budget")
 
 
 class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -100,7 +103,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
             raise InvalidRequest("model must be given", param="model")
         if self.id and not _ID.fullmatch(self.id):
             raise InvalidRequest("id must be 1 to 128 characters of A-Z, a-z, 0-9, _ and -", param="id")
-        given = [n for n in ("messages", "prompt", "prompt_token_ids") if getattr(self, n) is not None]
+        given = [n for n in _PROMPTS if getattr(self, n) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
             raise InvalidRequest(
@@ -109,12 +112,12 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
         if not getattr(self, given[0]):
             raise InvalidRequest(f"{given[0]} must not be empty", param=given[0])
         RequestPriority.parse(self.priority)
-        for name in ("slo_deadline_ms", "ttft_slo_ms", "tbt_slo_ms", "cost_budget"):
+        for name in _LIMITS:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise InvalidRequest(f"{name} must be a number greater than 0; got {value}", param=name)
         if not math.isfinite(self.arrival_time):
             raise InvalidRequest("arrival_time must be a finite Unix time in seconds", param="arrival_time")
-        if any(c in self.reply_to for c in " \t\r\n*>"):
+        if _NO_SUBJECT.search(self.reply_to):
             raise InvalidRequest("reply_to must be a plain NATS subject", param="reply_to")
         self.sampling.verify()

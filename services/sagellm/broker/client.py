@@ -28,8 +28,8 @@ BUSY_S = 0.001
 """After a write, messages of so long a time leave together at the end of each turn; before, each at once."""
 RETRY_S = 0.01
 READ_BYTES = 64 << 10
-"""After a piece of this size others get their turn: libuv would go on reading, up to 32 pieces of 256 KB, and in the
-replay of a queue that is a second's work."""
+"""After a piece of this size others get their turn: libuv would go on reading, up to 32 pieces of 256 KB, and
+when a queue is replayed that is a second's work."""
 
 _subject_is_sound = re.compile(r"[^\x00-\x20\x7f]+").fullmatch
 _NEWLINES = str.maketrans("\r\n", "  ")

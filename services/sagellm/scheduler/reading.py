@@ -3,9 +3,8 @@
 import math
 import random
 import re
-from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ from sagellm_schemas import (
     Codec,
     InferenceRequest,
     InvalidRequest,
+    PackedTokens,
     RequestPriority,
     SageError,
     sniff,
@@ -129,16 +129,8 @@ def _complete(request: InferenceRequest, headers: dict[str, str], delivery: Deli
         if arrival_s != request.arrival_time:
             missing["arrival_time"] = arrival_s
     if request.prompt_token_ids is not None:
-        missing["prompt_token_ids"] = _packed(request.prompt_token_ids)
+        missing["prompt_token_ids"] = PackedTokens(request.prompt_token_ids)
     return msgspec.structs.replace(request, **missing) if missing else request
-
-
-def _packed(token_ids: Sequence[int]) -> "array[int]":
-    """Four bytes a token: in a list each takes 36, and the garbage collector visits every one."""
-    try:
-        return array("i", token_ids)
-    except OverflowError:
-        raise InvalidRequest("token ids must be below 2**31", param="prompt_token_ids") from None
 
 
 def _check_subjects(request: InferenceRequest, subject: str) -> None:
@@ -154,6 +146,7 @@ def _check_subjects(request: InferenceRequest, subject: str) -> None:
         )
 
 
+@lru_cache(maxsize=4096)
 def _may_answer(reply_to: str) -> bool:
     """Whether frames may go to `reply_to`: to publish on the system's own subjects would be to act in our name."""
     if reply_to.startswith(subjects.PREFIX + "."):

@@ -1,5 +1,6 @@
 """The requests a leader answers for: one record each, from its arrival to its terminal event."""
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,8 +113,8 @@ class RequestTable:
     def __init__(self) -> None:
         self._by_id: dict[str, TrackedRequest] = {}
         self._by_sequence: dict[int, TrackedRequest] = {}
-        self._settled: dict[int, None] = {}
-        self._attempts: dict[str, int] = {}
+        self._settled: OrderedDict[int, None] = OrderedDict()
+        self._attempts: OrderedDict[str, int] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -158,10 +159,10 @@ class RequestTable:
         self.settled(tracked.sequence)
         self._attempts[tracked.request.id] = tracked.attempt
         if len(self._attempts) > REMEMBERED:
-            del self._attempts[next(iter(self._attempts))]
+            self._attempts.popitem(last=False)
 
     def settled(self, sequence: int) -> None:
         """Remember that the message at `sequence` needs nothing but an acknowledgement."""
         self._settled[sequence] = None
         if len(self._settled) > REMEMBERED:
-            del self._settled[next(iter(self._settled))]
+            self._settled.popitem(last=False)
