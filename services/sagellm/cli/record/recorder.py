@@ -215,8 +215,11 @@ class Recorder:
 
 
 def _with_prompt(line: RecordedRequest, request: InferenceRequest) -> RecordedRequest:
-    found = {name: getattr(request, name) for name in ("prompt", "messages", "prompt_token_ids")}
-    return msgspec.structs.replace(line, **{name: value for name, value in found.items() if value is not None})
+    if request.prompt_token_ids is not None:
+        return msgspec.structs.replace(line, prompt_token_ids=list(request.prompt_token_ids))
+    if request.messages is not None:
+        return msgspec.structs.replace(line, messages=request.messages)
+    return msgspec.structs.replace(line, prompt=request.prompt or "")
 
 
 def _bytes_of(line: RecordedRequest) -> int:
