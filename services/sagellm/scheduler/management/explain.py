@@ -63,7 +63,8 @@ def why_waiting(
 ) -> str:
     """The sentence for a request at `position` of its queue (1 goes next, None: too far back to count).
 
-    `in_the_way` is the `obstacle` of its model. `held_back` says that there is room, but not where the policy lets it run.
+    `in_the_way` is the `obstacle` of its model. `held_back` says that there is room, but not where the policy lets
+    it run.
     """
     why = policy.explain(request, now_s)
     if position == 1:
