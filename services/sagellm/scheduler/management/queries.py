@@ -97,8 +97,9 @@ class Queries:
         serving = {instance.info.model for instance in self._instances.all()}
         names = [query.model] if query.model else sorted(serving | {name for name, n in lengths.items() if n})
         outlooks = [self._outlook(name) for name in names]
-        obstacles = {outlook: await outlook.obstacle() for outlook in outlooks}
-        models = [await outlook.summary(in_the_way) for outlook, in_the_way in obstacles.items()]
+        for outlook in outlooks:
+            await outlook.begin()
+        models = [outlook.summary() for outlook in outlooks]
         found: list[RequestView] = []
         matching, more = 0, False
         async with aclosing(self._walk(outlooks)) as walk:
@@ -114,7 +115,7 @@ class Queries:
                     break
                 matching += 1
                 if matching > query.offset:
-                    reason = self._reason(outlook, obstacles[outlook], estimate.request, estimate.position)
+                    reason = self._reason(outlook, estimate.request, estimate.position)
                     found.append(view_request(estimate.request, reason=reason, estimate=estimate))
         total = sum(lengths.get(name, 0) for name in names) if wanted is _anything else None
         return QueuePage(
@@ -138,11 +139,13 @@ class Queries:
                     walked += 1
                     yield outlook, estimate
 
-    def _reason(self, outlook: Outlook, in_the_way: str, request: TrackedRequest, position: int | None) -> str:
+    def _reason(self, outlook: Outlook, request: TrackedRequest, position: int | None) -> str:
         if not self._is_open():
             return TAKING_OVER
         held_back = position == 1 and outlook.held_back(request)
-        return why_waiting(request, position, in_the_way, self._in_use.policy, time.time(), held_back=held_back)
+        return why_waiting(
+            request, position, outlook.obstacle, self._in_use.policy, time.time(), held_back=held_back
+        )
 
     async def request(self, query: RequestQuery) -> RequestView:
         """One request: its place in the queue is looked for, or its reader asked how far it has come."""
@@ -159,7 +162,7 @@ class Queries:
 
     async def _waiting(self, request: TrackedRequest) -> RequestView:
         outlook = self._outlook(request.request.model)
-        in_the_way = await outlook.obstacle()
+        await outlook.begin()
         found: Estimate | None = None
         async with aclosing(outlook.ahead()) as ahead:
             async for estimate in ahead:
@@ -169,7 +172,7 @@ class Queries:
                     break
         if request.status is not RequestStatus.QUEUED:  # dispatched meanwhile
             return view_request(request)
-        reason = self._reason(outlook, in_the_way, request, found.position if found else None)
+        reason = self._reason(outlook, request, found.position if found else None)
         return view_request(request, reason=reason, estimate=found, output_tokens=len(request.resume_token_ids))
 
     async def requests(self, query: RequestsQuery) -> RequestsPage:
@@ -177,7 +180,7 @@ class Queries:
         self._check_that_all_is_known()
         _check_page(query.limit, query.offset, None)
         wanted = _filter(query.user_id, query.priority)
-        among = self._running() if query.status is RequestStatus.RUNNING or query.instance else self._table.all()
+        among = self._of_instance(query.instance) if query.instance else self._table.all()
         found: list[TrackedRequest] = []
         matching = 0
         for place, request in enumerate(among):
@@ -186,7 +189,6 @@ class Queries:
             if (
                 (query.status is None or request.status is query.status)
                 and (not query.model or request.request.model == query.model)
-                and (not query.instance or request.instance == query.instance)
                 and wanted(request)
             ):
                 matching += 1
@@ -255,10 +257,10 @@ class Queries:
     def _outlook(self, model: str) -> Outlook:
         return Outlook(model, self._dispatcher, self._table, self._instances, self._pd, self._estimates)
 
-    def _running(self) -> list[TrackedRequest]:
-        ids = [request_id for instance in self._instances.all() for request_id in instance.assigned]
-        running = [request for request_id in ids if (request := self._table.get(request_id)) is not None]
-        return sorted(running, key=lambda request: request.sequence)
+    def _of_instance(self, instance_id: str) -> list[TrackedRequest]:
+        """What runs there, in order of arrival."""
+        running = [self._table.get(request_id) for request_id in self.instance(instance_id).assigned]
+        return sorted((request for request in running if request), key=lambda request: request.sequence)
 
     async def _tokens_held(self, request: TrackedRequest) -> int | None:
         """How many tokens the reader of a running request has; it drops older attempts then, as it may."""
