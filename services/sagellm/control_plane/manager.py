@@ -6,6 +6,9 @@ import warnings
 from pathlib import Path
 
 from sagellm.broker import Message
+from sagellm.management import Management
+from sagellm.scheduler.main import run as run_scheduler
+from sagellm.scheduler.management import KeptOrders, Switch
 from sagellm.scheduler.policies import make_policy
 from sagellm.scheduler.routing import make_router
 from sagellm.settings import Settings
@@ -18,6 +21,7 @@ from sagellm_schemas import (
     RequestStatus,
     SageError,
     SettingsError,
+    SwitchOrder,
     Unavailable,
     subjects,
 )
@@ -29,8 +33,8 @@ from .metrics import PerformanceMetrics, Recorder
 from .pipeline import Pipeline, open_pipeline
 from .request import RequestMetadata, to_wire
 from .result import RequestResult
-from .scheduler_task import SchedulerTask
 from .submissions import Submissions
+from .switching import Switching
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +90,7 @@ class ControlPlaneManager:
         self._engines = Engines(self._settings, self._on_model_failed)
         self._submissions: Submissions | None = None
         self._accepting = False
-        self._scheduler: SchedulerTask | None = None
+        self._switching: Switching | None = None
         self._heartbeats: Codec[InstanceStats] = Codec(InstanceStats)
         self._reports: Codec[InstanceReport] = Codec(InstanceReport)
         self._stop = asyncio.Event()
@@ -124,6 +128,8 @@ class ControlPlaneManager:
         Raises:
             SageError: the request is wrong, the queue is full, or the manager does not run.
         """
+        if self._switching is not None:
+            await self._switching.done()
         submissions = self._submissions
         if submissions is None or not self._accepting:
             raise Unavailable("the control plane does not run; `await manager.start()` first")
@@ -204,15 +210,17 @@ class ControlPlaneManager:
         return engine is None or await self._engines.retire(engine, timeout)
 
     def update_policy(self, policy_name: str) -> None:
-        """Order the queue by another policy from now on.
+        """Order the queue by another policy, at the latest when the next request is submitted.
+
+        It is the leading scheduler that switches, also where that is in another process.
 
         Raises:
             SettingsError: there is no such policy.
         """
         make_policy(policy_name)
         self._settings = self._settings.model_copy(update={"policy": policy_name})
-        if self._scheduler is not None:
-            self._scheduler.switch(policy_name)
+        if self._switching is not None:
+            self._switching.order(SwitchOrder(policy=policy_name))
 
     def get_metrics(self) -> PerformanceMetrics:
         """Counts and latencies of the requests that were submitted here."""
@@ -253,14 +261,16 @@ class ControlPlaneManager:
 
     async def _serve(self, pipeline: Pipeline, up: asyncio.Event) -> None:
         """Until `stop`, or until the scheduler dies."""
-        scheduler = SchedulerTask(pipeline.settings)
+        if pipeline.embedded:  # forget what an earlier manager has switched to, in the same folder
+            js = pipeline.connection.js
+            await KeptOrders(js, await js.key_value(subjects.ORDERS_BUCKET)).use(Switch())
         stop_scheduler = asyncio.Event()
         heartbeats = pipeline.connection.nc.handling(subjects.ALL_STATS, self._on_heartbeat)
         reports = pipeline.connection.nc.handling(pipeline.reports, self._on_report)
         async with heartbeats, reports, asyncio.TaskGroup() as tasks:
             late = tasks.create_task(pipeline.publisher.give_up_late(), name="publish timeouts")
-            tasks.create_task(scheduler.run(stop_scheduler), name="scheduler")
-            self._scheduler = scheduler
+            tasks.create_task(run_scheduler(pipeline.settings, stop_scheduler), name="scheduler")
+            self._switching = Switching(Management(pipeline.connection.nc))
             self._submissions = Submissions(pipeline, self._recorder, self._takes, self._engines.failure)
             self._accepting = True
             self._engines.launch(pipeline)
@@ -272,8 +282,10 @@ class ControlPlaneManager:
 
     async def _close(self) -> None:
         """End all requests, then all workers."""
-        self._scheduler = None
         self._accepting = False
+        if self._switching is not None:
+            await self._switching.close()
+            self._switching = None
         if self._submissions is not None:
             self._submissions.cancel_all()
         await self._engines.stop()

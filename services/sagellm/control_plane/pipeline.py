@@ -19,13 +19,17 @@ NAME = "sagellm-control-plane"
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The parts; `settings` with which others join the same broker; `reports`, where workers answer orders."""
+    """The parts; `settings` with which others join the same broker; `reports`, where workers answer orders.
+
+    `embedded` says that the broker is our own.
+    """
 
     settings: Settings
     connection: Connection
     readers: Readers
     publisher: Publisher
     reports: str
+    embedded: bool
 
 
 @contextlib.asynccontextmanager
@@ -38,7 +42,8 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         BrokerError: NATS cannot be started or used.
     """
     async with contextlib.AsyncExitStack() as stack:
-        if "nats_url" not in settings.model_fields_set:
+        embedded = "nats_url" not in settings.model_fields_set
+        if embedded:
             settings = await _embedded(settings, stack)
         connection = await stack.enter_async_context(connect(settings, NAME))
         await ensure_topology(connection.js, settings)
@@ -46,7 +51,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         publisher = Publisher(connection, settings.publish_timeout_s)
         await stack.enter_async_context(readers.listening())
         await stack.enter_async_context(publisher.listening())
-        yield Pipeline(settings, connection, readers, publisher, connection.nc.new_inbox())
+        yield Pipeline(settings, connection, readers, publisher, connection.nc.new_inbox(), embedded)
 
 
 async def _embedded(settings: Settings, stack: contextlib.AsyncExitStack) -> Settings:

@@ -40,13 +40,14 @@ class Places:
     def __bool__(self) -> bool:
         return bool(self._instances)
 
-    def runs(self, request: TrackedRequest, elapsed_s: float) -> None:
-        """A request holds a credit since `elapsed_s`."""
+    def runs(self, request: TrackedRequest, elapsed_s: float, times: int = 1) -> None:
+        """A request holds a credit since `elapsed_s`, or `times` like it do."""
         place = self._index.get(request.instance)
         if place is not None:
             left_s = max(0.0, self._estimates.service_s(request) - elapsed_s)
-            self._slots.append((self._now_s + left_s, self._held[place], place))
-            self._held[place] += 1
+            turns = range(self._held[place], self._held[place] + times)
+            self._slots.extend((self._now_s + left_s, turn, place) for turn in turns)
+            self._held[place] += times
 
     def next_free_s(self) -> float:
         """When the first of them is free, in Unix seconds; there must be one."""

@@ -170,7 +170,7 @@ async def test_the_policy_changes_while_requests_wait_and_none_is_lost(managing:
         low = await manager.submit_request(asking(priority=RequestPriority.LOW, max_tokens=50))
         high = await manager.submit_request(asking(priority=RequestPriority.CRITICAL))
         manager.update_policy("priority")
-        # The new scheduler has seen the queue when it has answered for a request sent after the switch.
+        # It has switched when it answers for a request that was submitted after the order.
         assert (await manager.process_request(asking(model_name="unheard-of"))).error is not None
         await manager.cancel_request(running)
         assert (await manager.get_result(high)).status is RequestStatus.COMPLETED
@@ -179,6 +179,23 @@ async def test_the_policy_changes_while_requests_wait_and_none_is_lost(managing:
         assert manager.get_status()["scheduling_policy"] == "priority"
         with pytest.raises(SettingsError, match="no policy called 'magic'"):
             manager.update_policy("magic")
+
+
+async def test_a_new_manager_begins_with_its_own_policy_whatever_an_earlier_one_had_switched_to(
+    managing: Managing, tmp_path: Path
+) -> None:
+    async with managing(mock(), scheduling_policy="fifo", state_dir=tmp_path) as manager:
+        manager.update_policy("fair")
+        await manager.process_request(asking())
+    async with managing(mock(at_once=1, tpot_ms=1), scheduling_policy="priority", state_dir=tmp_path) as manager:
+        running = await manager.submit_request(asking(max_tokens=LONG))
+        await until_running(manager, running)
+        low = await manager.submit_request(asking(priority=RequestPriority.LOW, max_tokens=50))
+        high = await manager.submit_request(asking(priority=RequestPriority.CRITICAL))
+        assert (await manager.process_request(asking(model_name="unheard-of"))).error is not None
+        await manager.cancel_request(running)
+        assert (await manager.get_result(high)).status is RequestStatus.COMPLETED
+        assert await manager.get_request_status(low) is not RequestStatus.COMPLETED
 
 
 async def test_stopping_cancels_what_is_open_and_a_manager_starts_again(managing: Managing) -> None:
@@ -205,7 +222,7 @@ async def test_when_the_scheduler_dies_requests_fail_with_the_reason(
         await dying.wait()
         raise SageError("the scheduler tripped")
 
-    monkeypatch.setattr("sagellm.control_plane.scheduler_task.run_scheduler", die)
+    monkeypatch.setattr("sagellm.control_plane.manager.run_scheduler", die)
     async with managing(mock()) as manager:
         request_id = await manager.submit_request(asking())
         dying.set()

@@ -40,6 +40,21 @@ from .driver import Driver, working
 FIVE = SamplingParams(max_tokens=5)
 
 
+async def test_a_worker_that_is_told_to_leave_finishes_what_it_runs_and_ends(
+    mock: Settings, driver: Driver
+) -> None:
+    settings = mock.model_copy(update={"mock_tpot_ms": 5.0, "drain_timeout_s": 20.0})
+    running = asyncio.create_task(run(settings, asyncio.Event()))
+    await driver.state(EngineState.READY)
+    await driver.give("a", sampling=SamplingParams(max_tokens=50))
+    await driver.tokens("a")
+    report = await driver.control(term=1, drain=True, leave=True)
+    assert report.heartbeat.state is EngineState.DRAINING
+    assert (await driver.ended("a")).usage.completion_tokens == 50
+    async with asyncio.timeout(20):
+        await running
+
+
 async def test_an_answer_comes_token_by_token_and_then_the_end(slow: Settings, driver: Driver) -> None:
     async with working(slow, driver):
         await driver.give("a", sampling=FIVE, attempt=3)

@@ -51,7 +51,7 @@ def test_every_golden_file_is_tested() -> None:
 
 
 def test_every_message_of_every_channel_has_golden_bytes() -> None:
-    kinds = {kind for channel in channels().values() for kind in (channel.message, channel.reply_with) if kind}
+    kinds = {kind for channel in channels().values() for kind in (channel.message, *channel.replies)}
     assert {type(message) for message in MESSAGES.values()} == kinds
 
 

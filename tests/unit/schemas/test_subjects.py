@@ -38,6 +38,17 @@ def test_subjects_of_v1_never_change() -> None:
     assert subjects.results("id") == "sagellm.v1.results.id"
     assert subjects.deadletter("m") == "sagellm.v1.deadletter.m"
     assert subjects.CANCEL == "sagellm.v1.cancel"
+    assert subjects.METRICS == "sagellm.v1.manage.metrics"
+    assert subjects.MANAGE_QUEUE == "sagellm.v1.manage.queue"
+    assert subjects.MANAGE_REQUESTS == "sagellm.v1.manage.requests"
+    assert subjects.MANAGE_REQUEST == "sagellm.v1.manage.request"
+    assert subjects.MANAGE_CHANGE == "sagellm.v1.manage.change"
+    assert subjects.MANAGE_CANCEL == "sagellm.v1.manage.cancel"
+    assert subjects.MANAGE_INSTANCES == "sagellm.v1.manage.instances"
+    assert subjects.MANAGE_INSTANCE == "sagellm.v1.manage.instance"
+    assert subjects.MANAGE_REGISTER == "sagellm.v1.manage.register"
+    assert subjects.MANAGE_POLICY == "sagellm.v1.manage.policy"
+    assert subjects.MANAGE_SWITCH == "sagellm.v1.manage.switch"
 
 
 @given(st.from_regex(r"[A-Za-z0-9_-]+", fullmatch=True))

@@ -7,9 +7,6 @@ import typer
 
 from sagellm.cli import options
 
-CERTAIN = 12
-"""Characters of an obstacle in which nothing changes from moment to moment."""
-
 BEHIND = re.compile(r"[^(]+ before it under [^(]+ \((.+)\)")
 
 if TYPE_CHECKING:
@@ -110,6 +107,6 @@ def obstacles_of(page: "QueuePage") -> dict[str, str]:
 def own_reason(request: "RequestView", obstacles: dict[str, str]) -> str:
     """The part of its reason that its place and the obstacle of its model, which stand beside it, do not tell."""
     obstacle = obstacles.get(request.model)
-    own = request.reason.partition(f", and {obstacle[:CERTAIN]}")[0] if obstacle else request.reason
+    own = request.reason.removesuffix(f", and {obstacle}.") if obstacle else request.reason
     found = BEHIND.fullmatch(own.rstrip("."))
     return found[1] if found else own

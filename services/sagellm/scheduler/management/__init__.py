@@ -2,8 +2,8 @@
 
 from .desk import Desk
 from .in_use import InUse
-from .kept_orders import KeptOrders
+from .kept_orders import KeptOrders, Switch
 from .orders import Orders
 from .queries import Queries
 
-__all__ = ["Desk", "InUse", "KeptOrders", "Orders", "Queries"]
+__all__ = ["Desk", "InUse", "KeptOrders", "Orders", "Queries", "Switch"]

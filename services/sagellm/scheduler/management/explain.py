@@ -37,11 +37,12 @@ def obstacle(model: str, instances: Sequence[Instance], *, room: bool, next_free
     if len(ready) == 1:
         who, full, read = "the only instance that takes work", "is full", "has prompts to read first"
     else:
-        who, full, read = f"all {len(ready)} instances that take work", "are full", "have prompts to read first"
+        all_of = "both" if len(ready) == 2 else f"all {len(ready)}"
+        who, full, read = f"{all_of} instances that take work", "are full", "have prompts to read first"
     clause = f"{who} {full if used >= places else read} ({used} of {places} places in use)"
     if used >= places and next_free_s is not None:
         when = "at any moment" if next_free_s < SOON_S else f"in about {duration(next_free_s)}"
-        clause += f", the next place is free {when}"
+        clause += f", the next is free {when}"
     return f"{clause}; {_why_not(unready)}" if unready else clause
 
 
@@ -63,7 +64,8 @@ def why_waiting(
 ) -> str:
     """The sentence for a request at `position` of its queue (1 goes next, None: too far back to count).
 
-    `in_the_way` is the `obstacle` of its model. `held_back` says that there is room, but not where the policy lets it run.
+    `in_the_way` is the `obstacle` of its model. `held_back` says that there is room, but not where the policy lets
+    it run.
     """
     why = policy.explain(request, now_s)
     if position == 1:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from math import ceil
 
 from sagellm.scheduler.dispatcher import Dispatcher
 from sagellm.scheduler.estimates import Estimates
@@ -21,9 +22,15 @@ PIECE = 100
 SAMPLE = 64
 """So many of the first in a queue stand for the others where its whole length would take too long."""
 
+MOST_RUNNING = 4096
+"""Of more running requests every second, third and so on is looked at, and stands for those between."""
+
 
 class Outlook:
-    """What is ahead of the requests of one model, as things stand now."""
+    """What is ahead of the requests of one model, as things stood when it was made; `begin` it first.
+
+    `obstacle` is what holds up every request of the model; see `explain.obstacle`.
+    """
 
     def __init__(
         self,
@@ -40,17 +47,26 @@ class Outlook:
         self._instances = instances
         self._pd = pd
         self._estimates = estimates
+        self._now_s = time.time()
+        self._places = Places(instances.serving(model), estimates, self._now_s)
+        self._order: Iterator[tuple[int, TrackedRequest]] = iter(())
+        self._first: list[Estimate] = []
+        self.obstacle = ""
 
-    async def obstacle(self) -> str:
-        """What holds up every request of the model; see `explain.obstacle`."""
-        now_s = time.time()
-        places = await self._places(now_s)
-        return obstacle(
+    async def begin(self) -> None:
+        """Look at what runs, and at the first of the queue."""
+        await self._look_at_running()
+        self.obstacle = obstacle(
             self._model,
             self._instances.serving(self._model),
             room=self._pd.available(self._model),
-            next_free_s=places.next_free_s() - now_s if places else None,
+            next_free_s=self._places.next_free_s() - self._now_s if self._places else None,
         )
+        self._order = enumerate(self._dispatcher.waiting(self._model), 1)
+        for position, request in self._order:
+            self._first.append(self._estimate(position, request))
+            if position == SAMPLE:
+                break
 
     def held_back(self, request: TrackedRequest) -> bool:
         """Whether there is room now, but not where the policy lets `request` run."""
@@ -58,61 +74,63 @@ class Outlook:
         candidates = found or self._instances.with_credit(self._model, Phase.PREFILL)
         return bool(candidates) and not self._dispatcher.policy.among(request, candidates, time.time())
 
-    async def ahead(self) -> AsyncGenerator[Estimate, None]:
-        """The waiting requests in the order of service, with what is predicted of each.
-
-        Those that have left the queue since the first are passed over.
-        """
-        places = await self._places(time.time())
-        for position, request in enumerate(self._dispatcher.waiting(self._model), 1):
-            if not position % PIECE:
-                await asyncio.sleep(0)
-            estimate = (
-                Estimate(request, position, *places.take(request)) if places else Estimate(request, position)
-            )
-            if request.status is RequestStatus.QUEUED and self._table.holds(request):
-                yield estimate
-
-    async def summary(self, in_the_way: str) -> ModelQueue:
-        """How the queue stands, with its `obstacle`. Of a long one the first requests stand for all."""
+    def summary(self) -> ModelQueue:
+        """How the queue stands; to be asked before `ahead`. Of a long one the first requests stand for all."""
         waiting = self._dispatcher.lengths().get(self._model, 0)
-        open_ones = [instance for instance in self._instances.serving(self._model) if instance.ready]
+        serving = self._instances.serving(self._model)
+        open_ones = [instance for instance in serving if instance.ready]
         return ModelQueue(
             model=self._model,
             waiting=waiting,
-            running=sum(len(instance.assigned) for instance in self._instances.serving(self._model)),
+            running=sum(len(instance.assigned) for instance in serving),
             credits=sum(instance.capacity for instance in open_ones),
-            instances=len(self._instances.serving(self._model)),
-            expected_wait_s=await self._expected_wait_s(waiting, len(open_ones)),
-            obstacle=in_the_way if waiting else "",
+            instances=len(serving),
+            expected_wait_s=self._expected_wait_s(waiting, len(open_ones)),
+            obstacle=self.obstacle if waiting else "",
         )
 
-    async def _expected_wait_s(self, waiting: int, instances: int) -> float | None:
-        now_s = time.time()
-        if not instances:
-            return None
-        places = await self._places(now_s)
-        work_s, taken = 0.0, 0
-        for request in self._dispatcher.waiting(self._model):
-            places.take(request)
-            work_s += self._estimates.work_s(request)
-            taken += 1
-            if taken == SAMPLE:
-                break
-        rest = max(0, waiting - taken)
-        rest_s = rest * work_s / taken / instances if taken else 0.0
-        return max(0.0, places.next_free_s() - now_s) + rest_s
+    async def ahead(self) -> AsyncGenerator[Estimate, None]:
+        """The waiting requests in the order of service, with what is predicted of each. Once only.
 
-    async def _places(self, now_s: float) -> Places:
-        """The credits of the model, with what runs on them told."""
-        places = Places(self._instances.serving(self._model), self._estimates, now_s)
+        Those that have left the queue meanwhile are passed over.
+        """
+        for estimate in self._first:
+            if self._still_waits(estimate.request):
+                yield estimate
+        for position, request in self._order:
+            if not position % PIECE:
+                await asyncio.sleep(0)
+            estimate = self._estimate(position, request)
+            if self._still_waits(request):
+                yield estimate
+
+    def _estimate(self, position: int, request: TrackedRequest) -> Estimate:
+        if not self._places:
+            return Estimate(request, position)
+        return Estimate(request, position, *self._places.take(request))
+
+    def _still_waits(self, request: TrackedRequest) -> bool:
+        return request.status is RequestStatus.QUEUED and self._table.holds(request)
+
+    def _expected_wait_s(self, waiting: int, instances: int) -> float | None:
+        if not self._places or not instances:
+            return None
+        looked_at = len(self._first)
+        work_s = sum(self._estimates.work_s(estimate.request) for estimate in self._first)
+        rest_s = max(0, waiting - looked_at) * work_s / looked_at / instances if looked_at else 0.0
+        return max(0.0, self._places.next_free_s() - self._now_s) + rest_s
+
+    async def _look_at_running(self) -> None:
+        serving = list(self._instances.serving(self._model))
+        every = max(1, ceil(sum(len(instance.assigned) for instance in serving) / MOST_RUNNING))
         looked_at = 0
-        for instance in list(self._instances.serving(self._model)):
-            for request_id in list(instance.assigned):
+        for instance in serving:
+            ids = list(instance.assigned)
+            for first in range(0, len(ids), every):
                 looked_at += 1
                 if not looked_at % PIECE:
                     await asyncio.sleep(0)
-                request = self._table.get(request_id)
+                request = self._table.get(ids[first])
                 if request is not None and request.instance == instance.id:
-                    places.runs(request, time.monotonic() - request.dispatched_s)
-        return places
+                    times = min(every, len(ids) - first)
+                    self._places.runs(request, time.monotonic() - request.dispatched_s, times)

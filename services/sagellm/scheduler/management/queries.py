@@ -37,7 +37,7 @@ from sagellm_schemas import (
     subjects,
 )
 
-from .explain import TAKING_OVER, Situation, why_pending, why_waiting
+from .explain import TAKING_OVER, why_pending, why_waiting
 from .in_use import InUse
 from .kept_orders import KeptOrders
 from .outlook import Outlook
@@ -86,6 +86,7 @@ class Queries:
 
     async def queue(self, query: QueueQuery) -> QueuePage:
         """A page of the queue."""
+        self._check_that_all_is_known()
         _check_page(query.limit, query.offset, MOST_WALKED)
         async with self._looking_ahead:
             return await self._queue(query)
@@ -95,15 +96,18 @@ class Queries:
         lengths = self._dispatcher.lengths()
         serving = {instance.info.model for instance in self._instances.all()}
         names = [query.model] if query.model else sorted(serving | {name for name, n in lengths.items() if n})
-        models = [await self._outlook(name).summary() for name in names]
+        outlooks = [self._outlook(name) for name in names]
+        for outlook in outlooks:
+            await outlook.begin()
+        models = [outlook.summary() for outlook in outlooks]
         found: list[RequestView] = []
         matching, more = 0, False
-        async with aclosing(self._walk([name for name in names if lengths.get(name)])) as walk:
+        async with aclosing(self._walk(outlooks)) as walk:
             async for step in walk:
                 if step is None:
                     more = True
                     break
-                outlook, situation, estimate = step
+                outlook, estimate = step
                 if not wanted(estimate.request):
                     continue
                 if len(found) == query.limit:
@@ -111,7 +115,7 @@ class Queries:
                     break
                 matching += 1
                 if matching > query.offset:
-                    reason = self._reason(outlook, situation, estimate.request, estimate.position)
+                    reason = self._reason(outlook, estimate.request, estimate.position)
                     found.append(view_request(estimate.request, reason=reason, estimate=estimate))
         total = sum(lengths.get(name, 0) for name in names) if wanted is _anything else None
         return QueuePage(
@@ -123,27 +127,25 @@ class Queries:
             more=more,
         )
 
-    async def _walk(self, names: list[str]) -> AsyncGenerator[tuple[Outlook, Situation, Estimate] | None, None]:
+    async def _walk(self, outlooks: list[Outlook]) -> AsyncGenerator[tuple[Outlook, Estimate] | None, None]:
         """Through the queues of these models; None in the end where it went no further."""
         walked = 0
-        for name in names:
-            outlook = self._outlook(name)
-            situation = await outlook.situation()
+        for outlook in outlooks:
             async with aclosing(outlook.ahead()) as ahead:
                 async for estimate in ahead:
                     if walked == MOST_WALKED:
                         yield None
                         return
                     walked += 1
-                    yield outlook, situation, estimate
+                    yield outlook, estimate
 
-    def _reason(
-        self, outlook: Outlook, situation: Situation, request: TrackedRequest, position: int | None
-    ) -> str:
+    def _reason(self, outlook: Outlook, request: TrackedRequest, position: int | None) -> str:
         if not self._is_open():
             return TAKING_OVER
         held_back = position == 1 and outlook.held_back(request)
-        return why_waiting(request, position, situation, self._in_use.policy, time.time(), held_back=held_back)
+        return why_waiting(
+            request, position, outlook.obstacle, self._in_use.policy, time.time(), held_back=held_back
+        )
 
     async def request(self, query: RequestQuery) -> RequestView:
         """One request: its place in the queue is looked for, or its reader asked how far it has come."""
@@ -160,7 +162,7 @@ class Queries:
 
     async def _waiting(self, request: TrackedRequest) -> RequestView:
         outlook = self._outlook(request.request.model)
-        situation = await outlook.situation()
+        await outlook.begin()
         found: Estimate | None = None
         async with aclosing(outlook.ahead()) as ahead:
             async for estimate in ahead:
@@ -170,14 +172,15 @@ class Queries:
                     break
         if request.status is not RequestStatus.QUEUED:  # dispatched meanwhile
             return view_request(request)
-        reason = self._reason(outlook, situation, request, found.position if found else None)
+        reason = self._reason(outlook, request, found.position if found else None)
         return view_request(request, reason=reason, estimate=found, output_tokens=len(request.resume_token_ids))
 
     async def requests(self, query: RequestsQuery) -> RequestsPage:
         """A page of all requests that have not ended."""
+        self._check_that_all_is_known()
         _check_page(query.limit, query.offset, None)
         wanted = _filter(query.user_id, query.priority)
-        among = self._running() if query.status is RequestStatus.RUNNING or query.instance else self._table.all()
+        among = self._of_instance(query.instance) if query.instance else self._table.all()
         found: list[TrackedRequest] = []
         matching = 0
         for place, request in enumerate(among):
@@ -186,7 +189,6 @@ class Queries:
             if (
                 (query.status is None or request.status is query.status)
                 and (not query.model or request.request.model == query.model)
-                and (not query.instance or request.instance == query.instance)
                 and wanted(request)
             ):
                 matching += 1
@@ -244,19 +246,27 @@ class Queries:
             )
         return instance
 
+    def _check_that_all_is_known(self) -> None:
+        """
+        Raises:
+            Unavailable: not the whole queue has been read yet.
+        """
+        if self._is_replaying() and not self._is_open():
+            raise Unavailable(TAKING_OVER, retry_after_s=RETRY_AFTER_S)
+
     def _outlook(self, model: str) -> Outlook:
         return Outlook(model, self._dispatcher, self._table, self._instances, self._pd, self._estimates)
 
-    def _running(self) -> list[TrackedRequest]:
-        ids = [request_id for instance in self._instances.all() for request_id in instance.assigned]
-        running = [request for request_id in ids if (request := self._table.get(request_id)) is not None]
-        return sorted(running, key=lambda request: request.sequence)
+    def _of_instance(self, instance_id: str) -> list[TrackedRequest]:
+        """What runs there, in order of arrival."""
+        running = [self._table.get(request_id) for request_id in self.instance(instance_id).assigned]
+        return sorted((request for request in running if request), key=lambda request: request.sequence)
 
     async def _tokens_held(self, request: TrackedRequest) -> int | None:
         """How many tokens the reader of a running request has; it drops older attempts then, as it may."""
         owner = subjects.owner_of(request.request.reply_to)
-        if owner is None:
-            return None
+        if owner is None or not request.request.stream:
+            return None  # a reader that wants all at once has nothing before the end
         question = encode(HeldQuery(attempts={request.id: request.attempt}))
         try:
             reply = await self._nc.request(subjects.held(owner), question, timeout=READER_TIMEOUT_S)
