@@ -3,8 +3,8 @@
     python ops/bench/scheduling_overhead.py --json docs/benchmarks/scheduling-overhead.json
 
 Two whole pipelines with mock engines run side by side, and wrk (it must be installed) loads them in turn, so that
-both have the same luck with the machine. Reported are the ratio of the median requests/s, and the CPU time that each
-scheduler takes for a request, which says the same with less noise.
+both have the same luck with the machine. Reported are the ratio of the median requests/s, and the CPU time that
+each scheduler takes for a request, which says the same with less noise.
 """
 
 import argparse
