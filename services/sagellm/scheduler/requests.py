@@ -131,6 +131,10 @@ class RequestTable:
         """The request at that place of the durable queue, unless it has ended."""
         return self._by_sequence.get(sequence)
 
+    def all(self) -> list[TrackedRequest]:
+        """Every request that has not ended, about in order of arrival; the list is the caller's."""
+        return list(self._by_id.values())
+
     def holds(self, tracked: TrackedRequest) -> bool:
         """Whether this very record has not ended."""
         return self._by_sequence.get(tracked.sequence) is tracked
