@@ -29,6 +29,9 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     `prompt_token_ids` is set whenever the engine's card has a tokenizer; otherwise `messages` or `prompt` is.
     `resume_token_ids` are output tokens another attempt has produced and the reader holds: they count towards
     `max_tokens`, penalties, stop strings and the random stream, and are not emitted again.
+
+    With `tbt_slo_ms` steps that compute prompts beside this answer should end within so long after its latest
+    token, as far as the engine can choose how much of a prompt a step computes.
     """
 
     id: str
@@ -38,6 +41,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str | None = None
     resume_token_ids: list[int] = msgspec.field(default_factory=list)
     priority: int = 2
+    tbt_slo_ms: float | None = None
 
 
 class StepOutput(msgspec.Struct, kw_only=True):

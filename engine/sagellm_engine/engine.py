@@ -139,6 +139,7 @@ class Engine:
             resume_token_ids=resumed,
             priority=request.priority,
             arrival=self._arrivals,
+            tbt_slo_s=None if request.tbt_slo_ms is None else request.tbt_slo_ms / 1e3,
         )
         self._arrivals += 1
         if answer.finish_reason is not None:  # the reader lacks nothing but the news
@@ -157,13 +158,17 @@ class Engine:
         """Run one step; returns what became of each request that got a token, ended or failed."""
         started = time.perf_counter()
         outputs, self._ended_at_once = self._ended_at_once, []
-        plan = self.scheduler.schedule()
+        plan = self.scheduler.schedule(started)
         try:
             sampled = self.runner.run(plan) if plan else {}
         except Exception as error:
             log.exception("an engine step failed; its %d requests end here", len(plan))
             return outputs + self._fail(plan, error)
         self.scheduler.complete(plan)
+        sampled_s = time.perf_counter()
+        for sequence in sampled:
+            sequence.token_s = sampled_s
+        self.scheduler.took(sampled_s - started)
         outputs += [self._update(sequence, result) for sequence, result in sampled.items()]
         self._note_step(started)
         return outputs
@@ -182,6 +187,7 @@ class Engine:
             cached_tokens_total=self._cached_tokens_total,
             output_tokens_total=self._output_tokens_total,
             preemptions_total=self.scheduler.preemptions_total,
+            chunk_tokens=self.scheduler.chunk_tokens,
         )
 
     def _update(self, sequence: Sequence, result: Sampled | EngineError) -> StepOutput:

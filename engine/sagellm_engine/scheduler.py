@@ -7,6 +7,7 @@ has tokens that are not computed yet, and a step computes some of them.
 import heapq
 
 from .block_manager import BlockManager
+from .pacing import Pacer, Room
 from .sequence import Sequence, Status
 
 Plan = dict[Sequence, int]
@@ -17,7 +18,8 @@ class Scheduler:
     """Keeps the waiting and the running sequences, and the blocks they hold.
 
     Order of service is priority, then arrival. A running sequence decodes in every step; what is left of the
-    budget goes to prompts. A sequence is admitted when all its tokens fit the free blocks, so only decoding can
+    budget goes to prompts, as far as the step then ends before the next token is due of a sequence with a
+    `tbt_slo_s` (`pacing`). A sequence is admitted when all its tokens fit the free blocks, so only decoding can
     run out of blocks. Then the last in order gives its blocks back and computes again later.
     """
 
@@ -36,6 +38,13 @@ class Scheduler:
         self._max_chunk_tokens = max_chunk_tokens or max_batched_tokens
         self._waiting: list[tuple[tuple[int, int], Sequence]] = []
         self._running: list[Sequence] = []
+        self._pacer = Pacer()
+        self._room: Room | None = None
+
+    @property
+    def chunk_tokens(self) -> int:
+        """How many prompt tokens a step has room for at present; 0 before there were any prompts."""
+        return round(self._pacer.chunk_tokens)
 
     @property
     def num_waiting(self) -> int:
@@ -66,18 +75,29 @@ class Scheduler:
         sequence.status = Status.FINISHED
         return freed
 
-    def schedule(self) -> Plan:
-        """Choose the next step's work and allocate its blocks; may preempt and admit sequences."""
+    def schedule(self, now_s: float = 0.0) -> Plan:
+        """Choose the next step's work and allocate its blocks; may preempt and admit sequences.
+
+        `now_s` is on the clock of the sequences' `token_s`.
+        """
         preempted_before = self.preemptions_total
         plan = self._schedule_decodes()
-        budget = self._max_batched_tokens - len(plan)
-        for sequence in self._running:
-            if budget and sequence not in plan:
-                plan[sequence] = self._chunk(sequence, budget)
-                budget -= plan[sequence]
-        if self.preemptions_total == preempted_before:  # what was just put off must not come back in the same step
-            self._admit(plan, budget)
+        self._room = None
+        if self._waiting or len(plan) < len(self._running) or self._pacer.curious:
+            room = self._room = self._open_room(plan, now_s)
+            for sequence in self._running:
+                if room.full:
+                    break
+                if sequence not in plan:
+                    self._give_chunk(sequence, plan, room)
+            if self.preemptions_total == preempted_before:  # what was just put off must not come back at once
+                self._admit(plan, room)
         return plan
+
+    def took(self, duration_s: float) -> None:
+        """Learn how long the step that was scheduled last has taken, from `schedule` on to its tokens."""
+        if self._room is not None and self._room.tokens:
+            self._pacer.took(self._room, duration_s)
 
     def complete(self, plan: Plan) -> None:
         """Note that the plan's tokens are computed. Call it before sampled tokens are appended."""
@@ -97,8 +117,17 @@ class Scheduler:
                 plan[sequence] = 1
         return plan
 
-    def _admit(self, plan: Plan, budget: int) -> None:
-        while self._waiting and budget and len(self._running) < self._max_num_seqs:
+    def _open_room(self, plan: Plan, now_s: float) -> Room:
+        slacks_s = (
+            sequence.tbt_slo_s - (now_s - sequence.token_s)
+            for sequence in plan
+            if sequence.tbt_slo_s is not None and sequence.token_s is not None
+        )
+        kv_tokens = sum(sequence.num_computed + 1 for sequence in plan)
+        return self._pacer.room(self._max_batched_tokens, len(plan), kv_tokens, slacks_s)
+
+    def _admit(self, plan: Plan, room: Room) -> None:
+        while self._waiting and not room.full and len(self._running) < self._max_num_seqs:
             sequence = self._waiting[0][1]
             hit_tokens = self.blocks.attach_prefix(sequence)
             if not self.blocks.can_grow(sequence, sequence.num_uncomputed):
@@ -111,11 +140,12 @@ class Scheduler:
             sequence.status = Status.RUNNING
             self._running.append(sequence)
             self._running.sort(key=lambda s: s.rank)
-            plan[sequence] = self._chunk(sequence, budget)
-            budget -= plan[sequence]
+            self._give_chunk(sequence, plan, room)
 
-    def _chunk(self, sequence: Sequence, budget: int) -> int:
-        return min(sequence.num_uncomputed, budget, self._max_chunk_tokens)
+    def _give_chunk(self, sequence: Sequence, plan: Plan, room: Room) -> None:
+        wanted = min(sequence.num_uncomputed, self._max_chunk_tokens)
+        if chunk := room.take(wanted, sequence.num_computed):
+            plan[sequence] = chunk
 
     def _preempt(self, sequence: Sequence) -> None:
         self._running.remove(sequence)

@@ -17,7 +17,8 @@ class Sequence:
     """Prompt and answer of one request, and which KV blocks hold them.
 
     `token_ids` are the prompt and the answer so far. The keys and values of the first `num_computed` of them are
-    in `blocks`. `block_hashes` name the leading full blocks, as far as anyone has asked for them.
+    in `blocks`. `block_hashes` name the leading full blocks, as far as anyone has asked for them. `token_s` is
+    when its latest token was sampled; with a `tbt_slo_s` the next one is due so long after it.
     """
 
     __slots__ = (
@@ -34,7 +35,9 @@ class Sequence:
         "sampling",
         "seed",
         "status",
+        "tbt_slo_s",
         "token_ids",
+        "token_s",
     )
 
     def __init__(
@@ -48,6 +51,7 @@ class Sequence:
         resume_token_ids: list[int] | None = None,
         priority: int = 2,
         arrival: int = 0,
+        tbt_slo_s: float | None = None,
     ) -> None:
         self.id = request_id
         self.token_ids = prompt_token_ids + (resume_token_ids or [])
@@ -57,6 +61,8 @@ class Sequence:
         self.seed = seed
         self.priority = priority
         self.arrival = arrival
+        self.tbt_slo_s = tbt_slo_s
+        self.token_s: float | None = None
         self.status = Status.WAITING
         self.num_computed = 0
         self.num_committed = 0

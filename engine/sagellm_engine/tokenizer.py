@@ -96,7 +96,7 @@ class Tokenizer:
             InvalidRequest: it has none, or the chat template refuses its messages.
         """
         if request.prompt_token_ids is not None:
-            return request.prompt_token_ids
+            return list(request.prompt_token_ids)
         if request.messages is not None:
             # A template writes its own special tokens.
             return self.encode(self.render(request.messages), add_special_tokens=False)

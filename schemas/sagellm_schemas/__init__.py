@@ -26,6 +26,7 @@ from .errors import (
     NotFound,
     OutOfMemory,
     QueueFull,
+    RateLimited,
     SageError,
     SettingsError,
     Unavailable,
@@ -67,6 +68,7 @@ from .orders import (
     RequestChanged,
     SwitchOrder,
 )
+from .packed_tokens import PackedTokens
 from .prefix_updates import PrefixUpdate
 from .queries import (
     InstancesPage,
@@ -140,6 +142,7 @@ __all__ = [
     "NotFound",
     "OutOfMemory",
     "Outcome",
+    "PackedTokens",
     "PolicyQuery",
     "PolicyView",
     "PositionLogprobs",
@@ -148,6 +151,7 @@ __all__ = [
     "QueueFull",
     "QueuePage",
     "QueueQuery",
+    "RateLimited",
     "Refusal",
     "Registration",
     "RequestChanged",

@@ -5,14 +5,30 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from .errors import InvalidRequest
+from .packed_tokens import PackedTokens
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 
 T = TypeVar("T")
 
-_json_encoder = msgspec.json.Encoder()
-_msgpack_encoder = msgspec.msgpack.Encoder()
+
+def _as_json(value: Any) -> list[int]:
+    return list(_tokens(value))
+
+
+def _as_msgpack(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(_tokens(value).packed)
+
+
+def _tokens(value: Any) -> PackedTokens:
+    if isinstance(value, PackedTokens):
+        return value
+    raise NotImplementedError(f"messages have no room for a {type(value).__name__}")
+
+
+_json_encoder = msgspec.json.Encoder(enc_hook=_as_json)
+_msgpack_encoder = msgspec.msgpack.Encoder(enc_hook=_as_msgpack)
 
 
 def encode(message: Any, content_type: str = MSGPACK) -> bytes:

@@ -9,6 +9,7 @@
     ├── NotFound (not_found, 404)
     │   └── ModelNotFound (model_not_found, 404)
     ├── QueueFull (queue_full, 429)
+    ├── RateLimited (rate_limit_exceeded, 429)
     ├── Unavailable (unavailable, 503)
     │   └── BrokerError (broker_unavailable, 503)
     ├── DeadlineExceeded (deadline_exceeded, 504)
@@ -105,9 +106,16 @@ class ModelNotFound(NotFound):
 
 
 class QueueFull(SageError):
-    """The durable queue is at its bound; try again after `retry_after_s`."""
+    """As much waits as may: in all, of this model, or of this user. Try again after `retry_after_s`."""
 
     code = "queue_full"
+    http_status = 429
+
+
+class RateLimited(SageError):
+    """More within a minute than this model or this user may ask for; try again after `retry_after_s`."""
+
+    code = "rate_limit_exceeded"
     http_status = 429
 
 

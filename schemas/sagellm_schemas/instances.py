@@ -51,6 +51,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     running: int = 0
     waiting: int = 0
+    gpu_utilization: float | None = None
+    """Share of time in which the GPUs ran kernels, by their driver, 0 to 1; None where there are none to ask."""
     kv_blocks: int = 0
     kv_blocks_free: int = 0
     steps_total: int = 0
@@ -62,6 +64,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     cached_tokens_total: int = 0
     output_tokens_total: int = 0
     preemptions_total: int = 0
+    chunk_tokens: int = 0
+    """How many prompt tokens a step has room for beside its decodes, averaged over the latest; 0 where the engine
+    does not tell."""
 
 
 class InstanceStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -38,6 +38,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float
     leader: bool = True
     policy: str = ""
+    policy_in_use: str | msgspec.UnsetType = msgspec.UNSET
+    """Which one `adaptive` has chosen; else the same as `policy`."""
+    policy_reason: str | msgspec.UnsetType = msgspec.UNSET
+    """Why `adaptive` has chosen it; empty for other policies."""
     routing: str = ""
 
     total_requests: int = 0
@@ -78,9 +82,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     slo_compliance_by_priority: dict[str, SloCompliance] = msgspec.field(default_factory=dict)
 
     avg_gpu_utilization: float = 0.0
-    """Share of the last second that instances were busy, averaged over instances; 0 to 1."""
+    """Share of time in which GPUs ran kernels, as their drivers tell, averaged over the instances that have some,
+    0 to 1; 0 where none has, as on a CPU."""
+    avg_instance_utilization: float | msgspec.UnsetType = msgspec.UNSET
+    """Share of the last second that instances were busy, averaged over all of them; 0 to 1."""
     cost: float = 0.0
-    """Cost of all requests that ended under this leader."""
+    """Cost of all requests that ended under this leader: the sum of what their usage says."""
     cost_per_slo_met_request: float = 0.0
     fairness_gap_tokens: float = 0.0
     """Largest difference in weighted service between two users who both have requests waiting."""

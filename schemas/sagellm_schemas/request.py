@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +11,13 @@ from .enums import RequestPriority, RequestType
 from .errors import InvalidRequest
 from .sampling import SamplingParams
 
+EARLIEST_ARRIVAL_S = 1.0
+"""How long before it was stored a request may have arrived: its way into the queue takes milliseconds."""
+
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_NO_SUBJECT = re.compile(r"[ \t\r\n*>]")
+_PROMPTS = ("messages", "prompt", "prompt_token_ids")
+_LIMITS = ("slo_deadline_ms", "ttft_slo_ms", "tbt_slo_ms", "cost_budget")
 
 
 class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,13 +59,17 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     else the stream's sequence number, names it. `reply_to` is the subject for frames; with `stream` false only
     one last frame is sent. Times are Unix seconds, SLOs milliseconds from `arrival_time`, `cost_budget` is in
     the currency of the instances' prices.
+
+    `arrival_time` may be left out: then it is when the durable queue stored the message. One that is given counts
+    if it is at most `EARLIEST_ARRIVAL_S` before that; what lies further back, or after it, is moved to the nearest
+    time that does. So nobody goes before others by claiming to have come first.
     """
 
     model: str
     id: str = ""
     messages: list[ChatMessage] | None = None
     prompt: str | None = None
-    prompt_token_ids: list[int] | None = None
+    prompt_token_ids: Sequence[int] | None = None
     sampling: SamplingParams = SamplingParams()
     stream: bool = True
     reply_to: str = ""
@@ -76,6 +87,12 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     request_type: RequestType = RequestType.LLM_CHAT
     arrival_time: float = 0.0
 
+    def arrival_s(self, stored_s: float) -> float:
+        """When it arrived, in Unix seconds, if the durable queue stored it at `stored_s`."""
+        if not self.arrival_time:
+            return stored_s
+        return min(stored_s, max(stored_s - EARLIEST_ARRIVAL_S, self.arrival_time))
+
     def verify(self) -> None:
         """Check everything that can be checked without the model.
 
@@ -86,7 +103,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
             raise InvalidRequest("model must be given", param="model")
         if self.id and not _ID.fullmatch(self.id):
             raise InvalidRequest("id must be 1 to 128 characters of A-Z, a-z, 0-9, _ and -", param="id")
-        given = [n for n in ("messages", "prompt", "prompt_token_ids") if getattr(self, n) is not None]
+        given = [n for n in _PROMPTS if getattr(self, n) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
             raise InvalidRequest(
@@ -95,12 +112,12 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
         if not getattr(self, given[0]):
             raise InvalidRequest(f"{given[0]} must not be empty", param=given[0])
         RequestPriority.parse(self.priority)
-        for name in ("slo_deadline_ms", "ttft_slo_ms", "tbt_slo_ms", "cost_budget"):
+        for name in _LIMITS:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise InvalidRequest(f"{name} must be a number greater than 0; got {value}", param=name)
         if not math.isfinite(self.arrival_time):
             raise InvalidRequest("arrival_time must be a finite Unix time in seconds", param="arrival_time")
-        if any(c in self.reply_to for c in " \t\r\n*>"):
+        if _NO_SUBJECT.search(self.reply_to):
             raise InvalidRequest("reply_to must be a plain NATS subject", param="reply_to")
         self.sampling.verify()

@@ -1,7 +1,5 @@
 """How the next token is chosen. One struct, shared by every way in and by the engine."""
 
-import math
-
 import msgspec
 
 from .errors import InvalidRequest
@@ -41,12 +39,18 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         Raises:
             InvalidRequest: naming the field (`param`) and what it may be.
         """
-        _within("temperature", self.temperature, 0.0, 2.0)
-        _within("top_p", self.top_p, 0.0, 1.0, above=True)
-        _within("min_p", self.min_p, 0.0, 1.0)
-        _within("presence_penalty", self.presence_penalty, -2.0, 2.0)
-        _within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-        _within("repetition_penalty", self.repetition_penalty, 0.0, 10.0, above=True)
+        if not 0.0 <= self.temperature <= 2.0:
+            raise _outside("temperature", self.temperature, "at least 0 and at most 2")
+        if not 0.0 < self.top_p <= 1.0:
+            raise _outside("top_p", self.top_p, "greater than 0 and at most 1")
+        if not 0.0 <= self.min_p <= 1.0:
+            raise _outside("min_p", self.min_p, "at least 0 and at most 1")
+        if not -2.0 <= self.presence_penalty <= 2.0:
+            raise _outside("presence_penalty", self.presence_penalty, "at least -2 and at most 2")
+        if not -2.0 <= self.frequency_penalty <= 2.0:
+            raise _outside("frequency_penalty", self.frequency_penalty, "at least -2 and at most 2")
+        if not 0.0 < self.repetition_penalty <= 10.0:
+            raise _outside("repetition_penalty", self.repetition_penalty, "greater than 0 and at most 10")
         if self.top_k < 0:
             raise InvalidRequest("top_k must be 0 (off) or greater", param="top_k")
         if self.max_tokens is not None and self.max_tokens < 1:
@@ -61,13 +65,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             raise InvalidRequest(f"logprobs must be between 0 and {MAX_LOGPROBS}", param="logprobs")
         if len(self.stop) > MAX_STOP_STRINGS:
             raise InvalidRequest(f"at most {MAX_STOP_STRINGS} stop strings are allowed", param="stop")
-        if any(not s for s in self.stop):
+        if self.stop and any(not s for s in self.stop):
             raise InvalidRequest("a stop string must not be empty", param="stop")
 
 
-def _within(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
-    """`low <= value <= high`, or `low < value` with `above`; NaN and infinities never pass."""
-    if math.isfinite(value) and low <= value <= high and not (above and value == low):
-        return
-    edge = "greater than" if above else "at least"
-    raise InvalidRequest(f"{name} must be {edge} {low:g} and at most {high:g}; got {value}", param=name)
+def _outside(name: str, value: float, bounds: str) -> InvalidRequest:
+    return InvalidRequest(f"{name} must be {bounds}; got {value}", param=name)

@@ -5,6 +5,7 @@ message types too: within it fields are only ever added, each with a default.
 """
 
 import re
+from functools import lru_cache
 
 PREFIX = "sagellm.v1"
 
@@ -51,6 +52,7 @@ REPLY_TO = "Sagellm-Reply-To"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
 
+@lru_cache(maxsize=4096)
 def token(name: str) -> str:
     """`name` as one subject token: every character outside `[A-Za-z0-9_-]` becomes `_`."""
     return _UNSAFE.sub("_", name) or "_"

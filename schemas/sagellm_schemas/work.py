@@ -26,7 +26,8 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is the scheduler's leadership term; a worker refuses items of a term lower than the highest it has seen.
     `resume_token_ids` are output tokens that the reader already holds; generation goes on after them.
     `reply_format` is the content type of the request, and so of its frames. With a `tariff` the request's usage
-    tells its cost.
+    tells its cost. `paced` asks the engine to keep steps with prompts short enough for the `tbt_slo_ms` of the
+    request.
     """
 
     request: InferenceRequest
@@ -35,6 +36,7 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     resume_token_ids: list[int] = msgspec.field(default_factory=list)
     reply_format: str = "application/msgpack"
     tariff: Tariff | None = None
+    paced: bool = False
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -42,6 +44,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Times are durations at the worker, so that no two clocks are compared: from accepting the item to its first
     output (None if it had none), from accepting it to its end, and the longest pause between two outputs.
+    `late_gaps` of these pauses were longer than the request's `tbt_slo_ms`.
     """
 
     id: str
@@ -52,6 +55,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first_token_ms: float | None = None
     duration_ms: float = 0.0
     longest_gap_ms: float = 0.0
+    late_gaps: int = 0
 
 
 class WorkReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,7 +1,8 @@
 """Every setting of every service: one frozen object, parsed once from `SAGELLM_…` variables."""
 
+import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -68,8 +69,35 @@ class Settings(BaseSettings):
     pd_policy: str = Field(
         "adaptive", description="what prefilling instances are used for, if there are any: threshold, adaptive"
     )
+    preemption: Literal["critical", "off"] = Field(
+        "critical", description="critical: a CRITICAL request may send a running one back into the queue; or off"
+    )
     max_attempts: int = Field(3, ge=1, description="attempts before a request becomes a dead letter")
     lease_ttl_s: float = Field(1.0, ge=0.3, description="a leader that is silent for this long is replaced")
+
+    # Admission: what is beyond these bounds is refused with the time after which to try again
+    max_queued_per_model: int | None = Field(
+        None, ge=1, description="most waiting requests of one model; no bound if not given"
+    )
+    max_queued_per_user: int | None = Field(
+        None, ge=1, description="most waiting requests of one user; no bound if not given"
+    )
+    model_requests_per_minute: float | None = Field(
+        None, gt=0, description="most new requests a minute of one model; no bound if not given"
+    )
+    model_tokens_per_minute: float | None = Field(
+        None, gt=0, description="most tokens a minute, prompts and answers, of one model; no bound if not given"
+    )
+    user_requests_per_minute: float | None = Field(
+        None, gt=0, description="most new requests a minute of one user; no bound if not given"
+    )
+    user_tokens_per_minute: float | None = Field(
+        None, gt=0, description="most tokens a minute, prompts and answers, of one user; no bound if not given"
+    )
+    tier_bounds: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description='factor on a user\'s bounds by billing tier, as `{"premium": 4}`; others count as 1',
+    )
 
     # Liveness
     heartbeat_interval_s: float = Field(0.25, gt=0, description="how often an instance reports")
@@ -139,4 +167,6 @@ class Settings(BaseSettings):
 
 
 def _as_text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool | dict):
+        return json.dumps(value)
+    return str(value)

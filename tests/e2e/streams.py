@@ -1,4 +1,4 @@
-"""Greedy streams, many at once, and a way to do something in the middle of them."""
+"""Streams, many at once, and a way to do something in the middle of them."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,9 +10,14 @@ TIMEOUT_S = 120
 
 
 async def stream(
-    http: httpx.AsyncClient, model: str, prompt: str, max_tokens: int, on_piece: Callable[[], None]
+    http: httpx.AsyncClient,
+    model: str,
+    prompt: str,
+    max_tokens: int,
+    on_piece: Callable[[], None],
+    **fields: object,
 ) -> str:
-    """The whole text of one greedy stream, which must end as OpenAI's do."""
+    """The whole text of one stream, which must end as OpenAI's do; greedy unless `fields` say otherwise."""
     body = {
         "model": model,
         "messages": [{"role": "user", "content": prompt}],
@@ -21,7 +26,7 @@ async def stream(
         "stream": True,
         "ignore_eos": True,
         "stream_options": {"include_usage": True},
-    }
+    } | fields
     text, finishes, tokens, last = "", [], [], ""
     async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
         assert answer.status_code == httpx.codes.OK, await answer.aread()

@@ -9,12 +9,14 @@ from prometheus_client import CollectorRegistry
 from sagellm.ingress.metrics import Metrics
 from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.metrics import SchedulerMetrics
+from sagellm.scheduler.policies import Fifo
 from sagellm.worker.metrics import Counters, EngineCollector
 from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStats
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 UNITS = ("_seconds", "_total", "_tokens", "_ratio", "_requests", "_blocks", "_blocks_free", "_bytes")
-UNITLESS = {"leader", "ready", "in_flight", "instances", "queue_length"}
+STATS = EngineStats(gpu_utilization=0.5, step_ms_total=1.0)
+UNITLESS = {"policy", "leader", "ready", "in_flight", "instances", "queue_length"}
 
 
 def exposed() -> dict[str, list[tuple[str, str, str, str]]]:
@@ -23,13 +25,16 @@ def exposed() -> dict[str, list[tuple[str, str, str, str]]]:
     scheduler.waiting.labels("m").set(1)
     scheduler.instances.labels("m", "ready").set(1)
     scheduler.decided("fifo", 1e-5, 1)
+    scheduler.refused("user_queue")
     scheduler.estimates = Estimates()
+    scheduler.uses(Fifo())
+    scheduler.utilization.gpus = 0.5
     ingress = Metrics()
     ingress.model("m")
     ingress.count("chat", 200)
     worker = Counters()
     info = InstanceInfo(instance_id="w", model="m")
-    heartbeat = InstanceStats(info=info, state=EngineState.READY, running={}, stats=EngineStats())
+    heartbeat = InstanceStats(info=info, state=EngineState.READY, running={}, stats=STATS)
     worker.registry.register(EngineCollector(lambda: heartbeat))
     registries = {"Ingress": ingress.registry, "Scheduler": scheduler.registry, "Worker": worker.registry}
     return {service: sorted(_rows(registry)) for service, registry in registries.items()}

@@ -27,6 +27,9 @@ WRITE_BUFFER_BYTES = 4 << 20
 BUSY_S = 0.001
 """After a write, messages of so long a time leave together at the end of each turn; before, each at once."""
 RETRY_S = 0.01
+READ_BYTES = 64 << 10
+"""After a piece of this size others get their turn: libuv would go on reading, up to 32 pieces of 256 KB, and
+when a queue is replayed that is a second's work."""
 
 _subject_is_sound = re.compile(r"[^\x00-\x20\x7f]+").fullmatch
 _NEWLINES = str.maketrans("\r\n", "  ")
@@ -168,14 +171,26 @@ class _Splitter:
         self._pass_on = reader.feed_data
         self._held = bytearray()
         self._needed = 0
+        self._transport: asyncio.Transport = reader._transport  # type: ignore[attr-defined]
         early = bytes(reader._buffer)  # type: ignore[attr-defined]
         reader._buffer.clear()  # type: ignore[attr-defined]
-        reader.feed_data = self.feed  # type: ignore[assignment, method-assign]
+        reader.feed_data = self.receive  # type: ignore[assignment, method-assign]
         if early:
             self.feed(early)
 
+    def receive(self, data: bytes) -> None:
+        """Take what the socket has received; of much, no more before others had their turn."""
+        if len(data) >= READ_BYTES:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
+        self.feed(data)
+
+    def _read_on(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def feed(self, data: bytes) -> None:
-        """Take what the socket has received. A message that is not complete is held until it is."""
+        """Handle these bytes. A message that is not complete is held until it is."""
         if self._held:
             self._held += data
             if len(self._held) < self._needed:

@@ -15,6 +15,7 @@ from .management.requests import requests
 from .management.top import top
 from .models import models
 from .plan import plan
+from .record.command import record
 from .services import ingress, scheduler, worker
 from .simulate import simulate
 from .up.command import up
@@ -32,7 +33,7 @@ def build() -> typer.Typer:
         rich_markup_mode="rich",
     )
     services = (ingress, scheduler, worker)
-    for command in (up, demo, chat, queue, requests, top, *services, plan, simulate, asyncapi, version):
+    for command in (up, demo, chat, queue, requests, top, *services, plan, record, simulate, asyncapi, version):
         app.command()(command)
     app.add_typer(instances(), name="instances")
     app.add_typer(policy(), name="policy")

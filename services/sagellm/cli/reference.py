@@ -3,6 +3,7 @@
 `python -m sagellm.cli.reference docs` writes them anew; a test holds them against the code.
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,9 @@ def _row(parameter: Any) -> str:
 def _default(name: str, field: Any) -> str:
     if name == "state_dir":
         return "`~/.local/state/sagellm`"
+    if field.default_factory is not None:
+        made = field.default_factory()
+        return f"`{json.dumps(made)}`" if made else ""
     return "" if field.default in (None, "") else f"`{field.default}`"
 
 

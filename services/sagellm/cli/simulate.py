@@ -15,7 +15,9 @@ FILE_WIDTH = 140
 
 
 def simulate(
-    trace: Annotated[Path, typer.Option(help="Trace: .csv of Azure or .jsonl of Mooncake, also with .gz.")],
+    trace: Annotated[
+        Path, typer.Option(help="Trace: .csv of Azure, .jsonl of Mooncake or of `sagellm record`; or .gz.")
+    ],
     policy: Annotated[str, typer.Option(help="Order of the queue.")] = "fifo",
     routing: Annotated[str, typer.Option(help="Choice of the instance.")] = "load_balanced",
     pd_policy: Annotated[str, typer.Option(help="When to split prefill from decode.")] = "adaptive",

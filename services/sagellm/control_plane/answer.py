@@ -30,6 +30,8 @@ class Answer(Inbox):
         "_callback",
         "_ended",
         "_first_s",
+        "_last_s",
+        "_late_gaps",
         "_pieces",
         "_submitted_s",
         "_token_ids",
@@ -46,6 +48,8 @@ class Answer(Inbox):
         self._ended: asyncio.Future[RequestResult] = loop.create_future()
         self._submitted_s = time.monotonic()
         self._first_s: float | None = None
+        self._last_s = 0.0
+        self._late_gaps = 0
         self._pieces: list[str] = []
         self._callback: Callable[[], None] = _nothing
         self._token_ids: list[int] = []
@@ -55,8 +59,7 @@ class Answer(Inbox):
         if self.result is not None:
             return
         if isinstance(event, Tokens):
-            if self._first_s is None:
-                self._first_s = time.monotonic()
+            self._time(time.monotonic())
             self.status = RequestStatus.RUNNING
             self._pieces.append(event.text)
             self._token_ids.extend(event.token_ids)
@@ -94,6 +97,15 @@ class Answer(Inbox):
         """Its result, once it has ended."""
         return await asyncio.shield(self._ended)
 
+    def _time(self, now_s: float) -> None:
+        """Tokens have come."""
+        slo_ms = self.request.tbt_slo_ms
+        if self._first_s is None:
+            self._first_s = now_s
+        elif slo_ms is not None and (now_s - self._last_s) * 1000 > slo_ms:
+            self._late_gaps += 1
+        self._last_s = now_s
+
     def _end(
         self, status: RequestStatus, *, finished: Finished | None = None, error: ErrorBody | None = None
     ) -> None:
@@ -112,6 +124,7 @@ class Answer(Inbox):
             error=error,
             ttft_ms=None if self._first_s is None else (self._first_s - self._submitted_s) * 1000,
             latency_ms=(now_s - self._submitted_s) * 1000,
+            late_gaps=self._late_gaps,
         )
         self._ended.set_result(self.result)
         self._callback()

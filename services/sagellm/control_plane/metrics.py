@@ -109,9 +109,13 @@ class Recorder:
 def _met(request: RequestMetadata, result: RequestResult) -> bool:
     if result.status is not RequestStatus.COMPLETED:
         return False
-    gaps = result.usage.completion_tokens - 1
-    tpot_ms = None if result.ttft_ms is None or gaps < 1 else (result.latency_ms - result.ttft_ms) / gaps
-    return met(request, result.latency_ms, result.ttft_ms, tpot_ms)
+    return met(
+        request,
+        latency_ms=result.latency_ms,
+        ttft_ms=result.ttft_ms,
+        output_tokens=result.usage.completion_tokens,
+        late_gaps=result.late_gaps,
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

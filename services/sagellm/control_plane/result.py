@@ -9,7 +9,8 @@ from sagellm_schemas import ErrorBody, FinishReason, RequestStatus, SageError, U
 class RequestResult:
     """An answer that has ended: COMPLETED, FAILED with its `error`, or CANCELLED; then with the text so far.
 
-    Times count from the request's submission; `ttft_ms` is None if no token came.
+    Times count from the request's submission; `ttft_ms` is None if no token came. `late_gaps` of the pauses
+    between tokens were longer than the request's `tbt_slo_ms`.
     """
 
     request_id: str
@@ -21,6 +22,7 @@ class RequestResult:
     error: ErrorBody | None = None
     ttft_ms: float | None = None
     latency_ms: float = 0.0
+    late_gaps: int = 0
 
     def raise_for_status(self) -> None:
         """

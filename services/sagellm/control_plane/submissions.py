@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from sagellm_schemas import (
@@ -46,7 +47,7 @@ class Submissions:
         self._served = served
         self._failure = failure
         self._open: dict[str, Answer] = {}
-        self._ended: dict[str, Answer] = {}
+        self._ended: OrderedDict[str, Answer] = OrderedDict()
         self._held: dict[str, list[tuple[Answer, InferenceRequest]]] = {}
         self._releasing: set[asyncio.Task[None]] = set()
 
@@ -171,5 +172,5 @@ class Submissions:
         del self._open[request_id]
         self._ended[request_id] = answer
         if len(self._ended) > REMEMBERED:
-            del self._ended[next(iter(self._ended))]
+            self._ended.popitem(last=False)
         self._recorder.ended(answer.request, answer.result)

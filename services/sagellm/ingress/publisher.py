@@ -15,6 +15,8 @@ import nats.errors
 from sagellm.broker import Connection, Message
 from sagellm_schemas import BrokerError, MessageTooLarge, QueueFull, SageError, subjects
 
+from .drain import Drain
+
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1.0
@@ -48,11 +50,12 @@ class Publisher:
         self._acks = msgspec.json.Decoder(_PubAck)
         self._pending: dict[str, _Pending] = {}
         self._count = 0
+        self._drain = Drain(connection)
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Receive acknowledgements within this context."""
-        async with self._nc.handling(self._inbox + "*", self._on_ack):
+        async with self._nc.handling(self._inbox + "*", self._on_ack), self._drain.listening():
             yield
 
     def publish(self, subject: str, payload: bytes, message_id: str, content_type: str, settled: Settled) -> None:
@@ -90,7 +93,15 @@ class Publisher:
         except msgspec.DecodeError as problem:
             pending.settled(_unavailable(f"an acknowledgement cannot be read: {problem}"))
             return
-        pending.settled(None if error is None else _refused(error))
+        pending.settled(None if error is None else self._refused(error))
+
+    def _refused(self, error: _ApiError) -> SageError:
+        if "maximum" in error.description:  # messages, bytes, messages per subject
+            return QueueFull(
+                f"the queue is full ({error.description}); try again later",
+                retry_after_s=self._drain.retry_after_s(),
+            )
+        return _unavailable(error.description or f"error {error.err_code}")
 
     async def give_up_late(self) -> None:
         """For as long as the service runs, give up on publishes that nobody acknowledges in time."""
@@ -103,12 +114,6 @@ class Publisher:
                     break
                 if self._pending.pop(token, None) is not None:
                     pending.settled(_unavailable(f"no acknowledgement within {self._timeout_s:g} s"))
-
-
-def _refused(error: _ApiError) -> SageError:
-    if "maximum" in error.description:  # messages, bytes, messages per subject
-        return QueueFull(f"the queue is full ({error.description}); try again later", retry_after_s=RETRY_AFTER_S)
-    return _unavailable(error.description or f"error {error.err_code}")
 
 
 def _unavailable(reason: str) -> BrokerError:

@@ -75,6 +75,7 @@ class Adoption:
             tracked.attempt = record.attempt
             tracked.failures = record.failures
             tracked.returns = record.returns
+            tracked.preemptions = record.preemptions
             tracked.errors = list(record.errors)
             if record.changes is not None:
                 tracked.change(record.changes)

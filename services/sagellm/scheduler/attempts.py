@@ -25,6 +25,7 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     failures: int = 0
     returns: int = 0
+    preemptions: int = 0
     errors: list[ErrorBody] = msgspec.field(default_factory=list)
     changes: Changes | None = None
 
@@ -67,6 +68,7 @@ class Attempts:
             attempt=tracked.attempt - running,
             failures=tracked.failures,
             returns=tracked.returns,
+            preemptions=tracked.preemptions,
             errors=tracked.errors,
             changes=tracked.changes,
         )

@@ -1,6 +1,7 @@
 """Cancels: taken in whether this process leads or not, and remembered in case they overtake their requests."""
 
 import time
+from collections import OrderedDict
 
 from sagellm.broker import Message
 from sagellm_schemas import Cancel, Codec, InvalidRequest
@@ -14,7 +15,7 @@ class Cancellations:
 
     def __init__(self) -> None:
         self._codec = Codec(Cancel)
-        self._at_s: dict[str, float] = {}
+        self._at_s: OrderedDict[str, float] = OrderedDict()
 
     def read(self, message: Message) -> list[str]:
         """The ids of one cancel message, now remembered; none if it is malformed."""
@@ -30,7 +31,7 @@ class Cancellations:
             oldest = next(iter(self._at_s))
             if len(self._at_s) <= REMEMBERED_IDS and now_s - self._at_s[oldest] <= REMEMBERED_S:
                 break
-            del self._at_s[oldest]
+            self._at_s.popitem(last=False)
         return ids
 
     def __contains__(self, request_id: str) -> bool:

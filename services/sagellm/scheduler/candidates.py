@@ -21,10 +21,12 @@ class Candidates(Sequence["Instance"]):
     def __init__(self, instances: Iterable["Instance"] = (), prefixes: PrefixIndex | None = None) -> None:
         self._free: list[Instance] = []
         self._position: dict[str, int] = {}
-        self._members: dict[str, tuple[Instance, int, int]] = {}
+        self._members: dict[str, tuple[Instance, int, int, int, int]] = {}
         self._orderings: dict[Callable[[Instance], tuple[float, ...]], Ordering[Instance]] = {}
         self._parts: dict[Callable[[Instance], Hashable], dict[Hashable, Candidates]] = {}
-        self._assigned = self._capacity = 0
+        self._assigned = self._capacity = self._unread = 0
+        self.ready = 0
+        """How many members are ready, full ones included."""
         self.prefixes = prefixes
         """What the model's instances hold in their prefix caches."""
         self.seeds = array("Q")
@@ -55,9 +57,19 @@ class Candidates(Sequence["Instance"]):
         return len(self._members)
 
     @property
+    def capacity(self) -> int:
+        """The credits of all ready members."""
+        return self._capacity
+
+    @property
     def load(self) -> float:
         """Share of the credits of all ready members that are in use."""
         return self._assigned / max(1, self._capacity)
+
+    @property
+    def unread_tokens(self) -> float:
+        """Prompt tokens that a ready member has yet to compute, on average."""
+        return self._unread / max(1, self.ready)
 
     def get(self, instance_id: str) -> "Instance | None":
         """The candidate of that id, if it is one. O(1)."""
@@ -81,7 +93,7 @@ class Candidates(Sequence["Instance"]):
         parts = self._parts.get(attribute)
         if parts is None:
             parts = self._parts[attribute] = {}
-            for instance, _assigned, _capacity in self._members.values():
+            for instance, *_ in self._members.values():
                 parts.setdefault(attribute(instance), Candidates((), self.prefixes)).join(instance)
         found = parts.get(value)
         return Candidates((), self.prefixes) if found is None else found
@@ -91,13 +103,13 @@ class Candidates(Sequence["Instance"]):
         found = Candidates((), self.prefixes)
         for instance in self._free:
             if wanted(instance):
-                found._members[instance.id] = (instance, 0, 0)
+                found._members[instance.id] = (instance, 0, 0, 0, 0)
                 found.update(instance)
         return found
 
     def join(self, instance: "Instance") -> None:
         """Make `instance` a member."""
-        self._members[instance.id] = (instance, 0, 0)
+        self._members[instance.id] = (instance, 0, 0, 0, 0)
         for attribute, parts in self._parts.items():
             parts.setdefault(attribute(instance), Candidates((), self.prefixes)).join(instance)
         instance.watchers.append(self)
@@ -110,18 +122,18 @@ class Candidates(Sequence["Instance"]):
                 if instance.id in part._members:
                     part.leave(instance)
         instance.watchers.remove(self)
-        _, assigned, capacity = self._members.pop(instance.id)
-        self._assigned -= assigned
-        self._capacity -= capacity
+        self._count(self._members.pop(instance.id), -1)
         self._remove(instance)
 
     def update(self, instance: "Instance") -> None:
         """A member has changed."""
-        assigned, capacity = (len(instance.assigned), instance.capacity) if instance.ready else (0, 0)
-        _, assigned_before, capacity_before = self._members[instance.id]
-        self._members[instance.id] = (instance, assigned, capacity)
-        self._assigned += assigned - assigned_before
-        self._capacity += capacity - capacity_before
+        if instance.ready:
+            counted = (instance, 1, len(instance.assigned), instance.capacity, instance.unread_tokens)
+        else:
+            counted = (instance, 0, 0, 0, 0)
+        self._count(self._members[instance.id], -1)
+        self._count(counted, 1)
+        self._members[instance.id] = counted
         if not instance.has_credit:
             self._remove(instance)
             return
@@ -131,6 +143,13 @@ class Candidates(Sequence["Instance"]):
             self.seeds.append(instance.seed)
         for ordering in self._orderings.values():
             ordering.set(instance)
+
+    def _count(self, counted: "tuple[Instance, int, int, int, int]", sign: int) -> None:
+        _, ready, assigned, capacity, unread = counted
+        self.ready += sign * ready
+        self._assigned += sign * assigned
+        self._capacity += sign * capacity
+        self._unread += sign * unread
 
     def _remove(self, instance: "Instance") -> None:
         position = self._position.pop(instance.id, None)

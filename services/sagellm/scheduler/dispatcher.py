@@ -16,11 +16,15 @@ from sagellm.scheduler.requests import TrackedRequest
 from sagellm.scheduler.routing import Router
 from sagellm_schemas import Ended, MessageTooLarge, Outcome, RequestStatus, WorkItem, encode
 
+STEPS_AT_ONCE = 500
+"""Of a change of order, beside what else there is to do: some milliseconds."""
+
 
 class Dispatcher:
     """Holds the waiting requests and hands them to instances with free credits.
 
-    `may_dispatch` is asked before every pass: whether this process certainly leads and is connected.
+    `may_dispatch` is asked before every pass: whether this process certainly leads and is connected. `no_place` is
+    told of the first request of a queue for which no instance has a free credit.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class Dispatcher:
         term: int,
         max_item_bytes: int,
         may_dispatch: Callable[[], bool],
+        no_place: Callable[[TrackedRequest], None] | None = None,
     ) -> None:
         self._matcher = Matcher(policy, router, pd, estimates)
         self._endings = endings
@@ -44,8 +49,10 @@ class Dispatcher:
         self._term = term
         self._max_item_bytes = max_item_bytes
         self._may_dispatch = may_dispatch
+        self._no_place = no_place
         self._queues: dict[str, RequestQueue] = {}
         policy.attach(estimates)
+        metrics.uses(policy)
         self._due = asyncio.Event()
         self._turns = 0
 
@@ -80,6 +87,9 @@ class Dispatcher:
             self._due.clear()
             if self._may_dispatch():
                 self._pass()
+            if self._settle():
+                self._due.set()
+                await asyncio.sleep(0)
 
     def ended(self, tracked: TrackedRequest, ended: Ended) -> None:
         """An attempt has ended: learn from it, and charge what is new of its answer."""
@@ -109,6 +119,7 @@ class Dispatcher:
         """Order every queue by another policy from now on."""
         now_s = time.time()
         policy.attach(self._estimates)
+        self._metrics.uses(policy)
         for queue in self._queues.values():
             queue.use(policy, now_s)
         self._matcher.policy = policy
@@ -122,6 +133,26 @@ class Dispatcher:
         """Waiting requests by model."""
         return {model: len(queue) for model, queue in self._queues.items()}
 
+    def length(self, model: str) -> int:
+        """Waiting requests of one model."""
+        queue = self._queues.get(model)
+        return 0 if queue is None else len(queue)
+
+    def length_of(self, user_id: str) -> int:
+        """Waiting requests of one user."""
+        return self._metrics.requests.fairness.waiting(user_id)
+
+    def catch_up(self) -> None:
+        """If a pass is due, make it now: what it sends waits no more."""
+        if self._due.is_set() and self._may_dispatch():
+            self._due.clear()
+            self._pass()
+
+    def _settle(self) -> bool:
+        """Go on putting queues into the order that the policy wants; whether there is more to do."""
+        now_s = time.time()
+        return sum(queue.settle(now_s, STEPS_AT_ONCE) for queue in self._queues.values()) > 0
+
     def _pass(self) -> None:
         turns_before, decided_before_s = self._turns, self._matcher.decided_s
         now_s = time.time()
@@ -134,6 +165,10 @@ class Dispatcher:
                     self._dispatch(found, now_s)
                 else:
                     self._endings.fail(found.tracked, found.error.body())
+            if self._no_place is not None and not self._matcher.has_place(model):
+                first = queue.first(now_s)
+                if first is not None:
+                    self._no_place(first)
         if turns := self._turns - turns_before:
             self._metrics.dispatches.inc(turns)
             self._metrics.decided(self._matcher.policy.name, self._matcher.decided_s - decided_before_s, turns)
@@ -150,6 +185,7 @@ class Dispatcher:
                 term=self._term,
                 resume_token_ids=tracked.resume_token_ids,
                 reply_format=tracked.reply_format,
+                paced=match.paced,
             )
         )
         if len(item) > self._max_item_bytes:

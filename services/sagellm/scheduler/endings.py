@@ -1,6 +1,9 @@
 """How requests end: the message is acknowledged, its record goes, and whoever has to be told is told."""
 
+import time
+
 from sagellm.broker import Sender
+from sagellm.scheduler.admission import Rates
 from sagellm.scheduler.attempts import Attempts
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.replies import Replies
@@ -20,9 +23,11 @@ class Endings:
         replies: Replies,
         sender: Sender,
         metrics: SchedulerMetrics,
+        rates: Rates,
         term: int,
     ) -> None:
         self._table = table
+        self._rates = rates
         self._attempts = attempts
         self._replies = replies
         self._sender = sender
@@ -32,10 +37,12 @@ class Endings:
     def settle(self, tracked: TrackedRequest, ended: Ended | None = None) -> None:
         """It has ended, and its reader knows (or has gone: then `ended` is None)."""
         self._metrics.requests.ended(tracked, Outcome.CANCELLED if ended is None else ended.outcome, ended)
-        self._let_go(tracked)
+        self._let_go(tracked, ended)
 
-    def _let_go(self, tracked: TrackedRequest) -> None:
+    def _let_go(self, tracked: TrackedRequest, ended: Ended | None = None) -> None:
         self._table.remove(tracked)
+        if tracked.reserved_tokens:
+            self._rates.settle(tracked, ended, time.monotonic())
         if tracked.ack_subject:  # else its message is still to come, and is acknowledged then
             self._sender.send(tracked.ack_subject, ACK)
         if tracked.recorded:

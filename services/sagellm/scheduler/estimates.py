@@ -79,7 +79,7 @@ class Estimates:
         """Of the time from dispatch to the end, in seconds."""
         self._workers: dict[str, _Worker] = {}
         self._paces: dict[str, ModelPace] = {}
-        self._predicted: dict[int, tuple[float, float, float]] = {}
+        self._predicted: dict[int, tuple[float, float, float, int]] = {}
 
     def heard(self, heartbeat: InstanceStats) -> None:
         """Learn from a heartbeat."""
@@ -90,7 +90,7 @@ class Estimates:
         worker.steps.heard(stats)
         worker.running = stats.running
         worker.price_per_hour = info.price_per_hour
-        worker.chunk_tokens = info.max_batched_tokens or DEFAULT_CHUNK_TOKENS
+        worker.chunk_tokens = stats.chunk_tokens or info.max_batched_tokens or DEFAULT_CHUNK_TOKENS
         self._paces.pop(info.model, None)
 
     def forget(self, instance_id: str) -> None:
@@ -139,8 +139,7 @@ class Estimates:
 
     def service_s(self, request: TrackedRequest) -> float:
         """From dispatch to the last token, if the answer is as long as is expected."""
-        left = self.output_tokens(request) - len(request.resume_token_ids)
-        return self.prefill_s(request) + max(0, left - 1) * self.pace(request.request.model).interval_s
+        return self.prefill_s(request) + self._decode_s(request, self.output_tokens(request))
 
     def output_tokens(self, request: TrackedRequest) -> int:
         """A length that the answer will probably not exceed, never above what it asks for."""
@@ -151,7 +150,8 @@ class Estimates:
 
     def dispatched(self, request: TrackedRequest, now_s: float) -> None:
         """Remember what was predicted of a request that goes out now."""
-        self._predicted[request.sequence] = (now_s, self.prefill_s(request), self.service_s(request))
+        prefill_s, tokens = self.prefill_s(request), self.output_tokens(request)
+        self._predicted[request.sequence] = (now_s, prefill_s, prefill_s + self._decode_s(request, tokens), tokens)
 
     def ended(
         self,
@@ -169,14 +169,19 @@ class Estimates:
         predicted = self._predicted.pop(request.sequence, None)
         if not finished or not output_tokens:
             return
-        self.output_error.add(self.output_tokens(request), output_tokens)
         if predicted is not None:
-            since_s, prefill_s, service_s = predicted
+            since_s, prefill_s, service_s, tokens = predicted
+            self.output_error.add(tokens, output_tokens)
             self.finish_error.add(service_s, now_s - since_s)
             if first_token_s is not None:
                 self.first_token_error.add(prefill_s, first_token_s)
         asked = request.request
         self.lengths.add(asked.user_id, asked.model, request.prompt_tokens, output_tokens)
+
+    def _decode_s(self, request: TrackedRequest, output_tokens: int) -> float:
+        """From the first new token to the last of so many."""
+        left = output_tokens - len(request.resume_token_ids)
+        return max(0, left - 1) * self.pace(request.request.model).interval_s
 
     def _prior(self, model: str) -> Pace:
         """A new instance is taken to be like its siblings."""

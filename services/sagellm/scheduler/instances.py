@@ -29,6 +29,7 @@ class Instance:
         "_closed",
         "_info",
         "_state",
+        "_stats",
         "_unread",
         "capacity",
         "heard_s",
@@ -37,7 +38,6 @@ class Instance:
         "ready",
         "running",
         "seed",
-        "stats",
         "strays",
         "suspects",
         "term",
@@ -53,7 +53,7 @@ class Instance:
         self.heard_s = heard_s
         self.term = 0
         self.running: dict[str, int] = {}
-        self.stats = EngineStats()
+        self._stats = EngineStats()
         self.suspects: set[str] = set()
         self.strays: set[str] = set()
         self.last_turn = 0
@@ -77,6 +77,17 @@ class Instance:
         self._info = info
         if info.max_concurrent_requests != self.capacity:
             self.capacity = info.max_concurrent_requests
+            self._changed()
+
+    @property
+    def stats(self) -> EngineStats:
+        """The counters of its engine."""
+        return self._stats
+
+    @stats.setter
+    def stats(self, stats: EngineStats) -> None:
+        had_credit, self._stats = self.has_credit, stats
+        if self.has_credit is not had_credit:
             self._changed()
 
     @property
@@ -115,8 +126,13 @@ class Instance:
         """
         if not self.ready or len(self._assigned) >= self.capacity:
             return False
-        step_tokens = self._info.max_batched_tokens
-        return not step_tokens or self.unread_tokens < STEPS_AHEAD * step_tokens
+        return not self.step_tokens or self.unread_tokens < STEPS_AHEAD * self.step_tokens
+
+    @property
+    def step_tokens(self) -> int:
+        """How many prompt tokens it computes in a step: what its latest ones had room for, else its budget; 0 if
+        it tells nothing."""
+        return self._stats.chunk_tokens or self._info.max_batched_tokens
 
     @property
     def load(self) -> float:

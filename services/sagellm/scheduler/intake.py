@@ -22,12 +22,11 @@ from sagellm.scheduler.rejections import Rejections
 from sagellm.scheduler.replies import Replies
 from sagellm.scheduler.requests import RequestTable, TrackedRequest
 from sagellm.scheduler.timings import Timings
-from sagellm_schemas import InvalidRequest, subjects
+from sagellm_schemas import InvalidRequest, SageError, subjects
 
 logger = logging.getLogger(__name__)
 
 ACK_WAIT_S = 3600.0
-HEARD_EVERY = 128
 SILENT_BEATS = 3
 RETRY_PAUSE_S = 0.25
 
@@ -36,7 +35,7 @@ class Intake:
     """One push consumer with flow control; it is made anew whenever something may have been missed.
 
     A message that comes again is known by its sequence: its request goes on, only its acknowledgement subject
-    is new. `place` gets every request that is new to this leader.
+    is new. `judge` tells why a request may not wait, if so; `place` gets every other that is new to this leader.
     """
 
     def __init__(
@@ -51,6 +50,7 @@ class Intake:
         sender: Sender,
         timings: Timings,
         metrics: SchedulerMetrics,
+        judge: Callable[[TrackedRequest], SageError | None],
         place: Callable[[TrackedRequest], None],
     ) -> None:
         self._connection = connection
@@ -63,6 +63,7 @@ class Intake:
         self._sender = sender
         self._timings = timings
         self._metrics = metrics
+        self._judge = judge
         self._place = place
         self._reader = Reader()
         self._subscription: Subscription | None = None
@@ -150,8 +151,7 @@ class Intake:
         self._accept_delivery(message, delivery)
         if delivery.pending == 0 or self._ordinal == self._replay_ends_at:
             self.replayed.set()
-        if not self._ordinal % HEARD_EVERY:
-            self._heard_s = time.monotonic()
+        self._heard_s = time.monotonic()  # while messages come, the server sends no heartbeats
 
     def _accept_delivery(self, message: Message, delivery: Delivery) -> None:
         sequence = self.last_sequence = delivery.sequence
@@ -190,6 +190,10 @@ class Intake:
         if twin is not None:
             self._refuse_twin(tracked, twin)
             return
+        refusal = self._judge(tracked)
+        if refusal is not None:
+            self._refuse(tracked, refusal)
+            return
         self._table.add(tracked)
         self._metrics.requests.arrived()
         if tracked.id in self._cancellations:
@@ -200,8 +204,13 @@ class Intake:
     def _refuse_twin(self, tracked: TrackedRequest, twin: TrackedRequest) -> None:
         """The same id again: the same request sent twice, or somebody else's mistake."""
         if tracked.request.reply_to != twin.request.reply_to:
-            error = InvalidRequest("this id is in use; give every request its own", param="id")
-            self._replies.failed(tracked.request.reply_to, tracked.reply_format, tracked.id, error.body())
+            self._refuse(tracked, InvalidRequest("this id is in use; give every request its own", param="id"))
+        else:
+            self._endings.settle_again(tracked.sequence, tracked.ack_subject)
+
+    def _refuse(self, tracked: TrackedRequest, error: SageError) -> None:
+        """Answer a request that nobody began to answer for, and let its message go."""
+        self._replies.failed(tracked.request.reply_to, tracked.reply_format, tracked.id, error.body())
         self._endings.settle_again(tracked.sequence, tracked.ack_subject)
 
     def _on_control(self, message: Message) -> None:

@@ -10,6 +10,7 @@ import nats.errors
 import nats.js.errors
 
 from sagellm.broker import Connection, Message, Sender
+from sagellm.scheduler.admission import Admission, Backlog, Bounds, Rates
 from sagellm.scheduler.adoption import Adoption, Doubts
 from sagellm.scheduler.attempts import Attempts
 from sagellm.scheduler.background import start
@@ -27,6 +28,7 @@ from sagellm.scheduler.metrics import SchedulerMetrics, take_snapshot
 from sagellm.scheduler.models import Models
 from sagellm.scheduler.pd import PdRouter, make_pd_policy
 from sagellm.scheduler.policy_state import PolicyState
+from sagellm.scheduler.preemption import Preemption
 from sagellm.scheduler.queue_copy import QueueCopy
 from sagellm.scheduler.recovery import Recovery
 from sagellm.scheduler.rejections import Rejections
@@ -36,7 +38,7 @@ from sagellm.scheduler.requests import RequestTable, TrackedRequest
 from sagellm.scheduler.takeover import Takeover, release_unclaimed
 from sagellm.scheduler.timings import Timings
 from sagellm.settings import Settings
-from sagellm_schemas import Control, RequestStatus, Snapshot, encode, sniff, subjects
+from sagellm_schemas import Control, RequestStatus, SageError, Snapshot, encode, sniff, subjects
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +80,12 @@ class Leader:
         self._sender = Sender(nc)
         replies = Replies(self._sender)
         dead_letters = DeadLetters(js, metrics, nc.max_payload)
-        self._endings = Endings(self._table, attempts, replies, self._sender, metrics, term)
+        bounds = Bounds.of(settings)
+        rates = Rates(bounds)
+        self._endings = Endings(self._table, attempts, replies, self._sender, metrics, rates, term)
         self._in_use = InUse(settings, kept_orders, term)
         pd = PdRouter(make_pd_policy(settings.pd_policy), instances, estimates)
+        preemption = Preemption(self._table, instances, estimates, self._sender, metrics, term)
         self._dispatcher = Dispatcher(
             self._in_use.policy,
             self._in_use.router,
@@ -92,6 +97,14 @@ class Leader:
             term,
             nc.max_payload,
             self._may_dispatch,
+            no_place=None if settings.preemption == "off" else preemption.make_room,
+        )
+        self._admission = Admission(
+            bounds,
+            Backlog(self._dispatcher, estimates.service_s, pd.capacity),
+            rates,
+            estimates.output_tokens,
+            metrics.refused,
         )
         self._recovery = Recovery(
             nc,
@@ -107,7 +120,14 @@ class Leader:
         )
         self._adoption = Adoption(self._endings, self._recovery, self._dispatcher.enqueue)
         self._reports = Reports(
-            self._table, instances, self._adoption, self._endings, self._recovery, self._dispatcher, metrics
+            self._table,
+            instances,
+            self._adoption,
+            self._endings,
+            self._recovery,
+            self._dispatcher,
+            preemption,
+            metrics,
         )
         self._rejections = Rejections(
             models, dead_letters, replies, self._sender, metrics, self._accept, self._table.settled
@@ -123,6 +143,7 @@ class Leader:
             self._sender,
             timings,
             metrics,
+            self._judge,
             self._adoption.place,
         )
         self._liveness = Liveness(
@@ -258,6 +279,16 @@ class Leader:
 
     def _accept(self, tracked: TrackedRequest) -> None:
         self._intake.accept(tracked)
+
+    def _judge(self, tracked: TrackedRequest) -> SageError | None:
+        """Why a request that comes now may not wait, if so.
+
+        What comes with the replay may have been admitted by a leader before and is never refused; and only who
+        certainly leads refuses, since another leader may have begun to answer.
+        """
+        if self._admission.unbounded or self._adoption.replaying or not self._lease.valid:
+            return None
+        return self._admission.judge(tracked, time.monotonic())
 
     def heartbeat(self, instance: Instance) -> None:
         """An instance was heard of."""

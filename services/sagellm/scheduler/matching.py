@@ -20,7 +20,8 @@ from sagellm_schemas import BudgetExceeded, InferenceRequest, Tariff
 class Match:
     """Who runs where, and how much of it; `group` is the policy's in which it waited.
 
-    `request` is what it asks for, with as many tokens as its budget pays for under `tariff`.
+    `request` is what it asks for, with as many tokens as its budget pays for under `tariff`. With `paced` the
+    policy wants steps short enough for its decodes.
     """
 
     tracked: TrackedRequest
@@ -29,6 +30,7 @@ class Match:
     group: str
     request: InferenceRequest
     tariff: Tariff | None
+    paced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,10 @@ class Matcher:
         self.decided_s = 0.0
         """How long deciding took, over all matches."""
 
+    def has_place(self, model: str) -> bool:
+        """Whether an instance of `model` has a free credit."""
+        return self._pd.available(model)
+
     def matches(self, model: str, queue: RequestQueue, now_s: float) -> Iterator[Match | Refusal]:
         """One pass over the queue of a model. A match must be assigned before the next one is asked for."""
         too_dear: list[TrackedRequest] = []
@@ -59,12 +65,12 @@ class Matcher:
             tracked = queue.first(now_s)
             if tracked is None:
                 break
-            phase, candidates = self._pd.place(tracked)
-            allowed = self.policy.among(tracked, candidates, now_s)
+            phase, candidates = self._pd.place(tracked, now_s)
+            allowed = candidates and self.policy.among(tracked, candidates, now_s)
             if not allowed:
                 break
             group = queue.first_group
-            queue.pop(now_s)
+            queue.take(tracked, now_s)
             instance = preferred(tracked, allowed) or self.router.choose(tracked, allowed)
             tariff = tariff_of(instance.info.price_per_hour, self._estimates.pace(model))
             self.decided_s += time.perf_counter() - began_s
@@ -76,6 +82,6 @@ class Matcher:
                 else:
                     yield Refusal(tracked, error)
                 continue
-            yield Match(tracked, instance, phase, group, request, tariff)
+            yield Match(tracked, instance, phase, group, request, tariff, self.policy.paced)
         for tracked in too_dear:
             queue.push(tracked, now_s)

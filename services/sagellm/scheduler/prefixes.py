@@ -1,5 +1,6 @@
 """Which instances hold which prefix blocks of a model. Pure: the simulator fills it too."""
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 BLOCK_SIZE = 16
@@ -25,7 +26,7 @@ class PrefixIndex:
         self._slots: dict[str, int] = {}
         self._ids: list[str] = []
         self._bits: list[int] = []
-        self._held: list[dict[int, None]] = []
+        self._held: list[OrderedDict[int, None]] = []
         self._free_slots: list[int] = []
 
     def __len__(self) -> int:
@@ -41,7 +42,7 @@ class PrefixIndex:
                 others = holders.get(block)
                 holders[block] = bit if others is None else others | bit
         while len(held) > MAX_HELD_BLOCKS:
-            self._drop(slot, next(iter(held)))
+            self._forget(slot, held.popitem(last=False)[0])
 
     def remove(self, instance_id: str, blocks: Iterable[int]) -> None:
         """The instance holds these no more."""
@@ -119,12 +120,15 @@ class PrefixIndex:
                 slot = len(self._ids)
                 self._ids.append(instance_id)
                 self._bits.append(1 << slot)
-                self._held.append({})
+                self._held.append(OrderedDict())
             self._slots[instance_id] = slot
         return slot
 
     def _drop(self, slot: int, block: int) -> None:
         del self._held[slot][block]
+        self._forget(slot, block)
+
+    def _forget(self, slot: int, block: int) -> None:
         left = self._holders[block] & ~self._bits[slot]
         if left:
             self._holders[block] = left

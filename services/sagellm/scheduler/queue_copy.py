@@ -8,6 +8,7 @@ copy is true, and if it is not, the leader waits until its consumer has told it 
 import asyncio
 import contextlib
 import logging
+from collections import OrderedDict
 
 import nats.errors
 from nats.aio.subscription import Subscription
@@ -41,7 +42,7 @@ class QueueCopy:
         self._requests: dict[int, TrackedRequest] = {}
         self._stored_s: dict[int, float] = {}
         self._unread: set[int] = set()
-        self._ended: dict[int, None] = {}
+        self._ended: OrderedDict[int, None] = OrderedDict()
         self._next = 1
         self._reading = asyncio.Lock()
         self._acks: list[Subscription] = []
@@ -133,4 +134,4 @@ class QueueCopy:
         if sequence >= self._next:
             self._ended[sequence] = None
             if len(self._ended) > REMEMBERED:
-                del self._ended[next(iter(self._ended))]
+                self._ended.popitem(last=False)

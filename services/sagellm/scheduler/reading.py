@@ -1,8 +1,10 @@
 """From a message of the durable queue to a request that can be tracked, or to the reason why it cannot."""
 
+import math
 import random
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -15,6 +17,7 @@ from sagellm_schemas import (
     Codec,
     InferenceRequest,
     InvalidRequest,
+    PackedTokens,
     RequestPriority,
     SageError,
     sniff,
@@ -70,7 +73,7 @@ class Reader:
         self._codec = Codec(InferenceRequest)
 
     def read(self, message: Message, delivery: Delivery) -> TrackedRequest | Rejection:
-        """The request in `message`, complete: with an id, a seed, and where its frames go."""
+        """The request in `message`, complete: with an id, a seed, when it arrived, and where its frames go."""
         headers = message.headers
         reply_format = _format(message.data, headers)
         try:
@@ -84,7 +87,7 @@ class Reader:
                 ack_subject=message.reply,
                 reply_format=reply_format,
                 priority=_number(request.priority),
-                arrival_s=request.arrival_time or delivery.stored_s,
+                arrival_s=request.arrival_time,
             )
         except SageError as error:
             found = _salvage(message.data, reply_format)
@@ -121,8 +124,12 @@ def _complete(request: InferenceRequest, headers: dict[str, str], delivery: Deli
         missing["reply_to"] = headers[subjects.REPLY_TO]
     if request.sampling.seed is None:
         missing["sampling"] = msgspec.structs.replace(request.sampling, seed=random.getrandbits(SEED_BITS))
-    if not request.arrival_time:
-        missing["arrival_time"] = delivery.stored_s
+    if math.isfinite(request.arrival_time):  # else `verify` refuses it
+        arrival_s = request.arrival_s(delivery.stored_s)
+        if arrival_s != request.arrival_time:
+            missing["arrival_time"] = arrival_s
+    if request.prompt_token_ids is not None:
+        missing["prompt_token_ids"] = PackedTokens(request.prompt_token_ids)
     return msgspec.structs.replace(request, **missing) if missing else request
 
 
@@ -139,6 +146,7 @@ def _check_subjects(request: InferenceRequest, subject: str) -> None:
         )
 
 
+@lru_cache(maxsize=4096)
 def _may_answer(reply_to: str) -> bool:
     """Whether frames may go to `reply_to`: to publish on the system's own subjects would be to act in our name."""
     if reply_to.startswith(subjects.PREFIX + "."):

@@ -8,6 +8,7 @@ from sagellm.scheduler.dispatcher import Dispatcher
 from sagellm.scheduler.endings import Endings
 from sagellm.scheduler.instances import Instances
 from sagellm.scheduler.metrics import SchedulerMetrics
+from sagellm.scheduler.preemption import Preemption
 from sagellm.scheduler.recovery import Recovery
 from sagellm.scheduler.requests import RequestTable
 from sagellm_schemas import Codec, Ended, InvalidRequest, RequestStatus, WorkReport
@@ -26,6 +27,7 @@ class Reports:
         endings: Endings,
         recovery: Recovery,
         dispatcher: Dispatcher,
+        preemption: Preemption,
         metrics: SchedulerMetrics,
     ) -> None:
         self._table = table
@@ -34,6 +36,7 @@ class Reports:
         self._endings = endings
         self._recovery = recovery
         self._dispatcher = dispatcher
+        self._preemption = preemption
         self._metrics = metrics
         self._codec = Codec(WorkReport)
 
@@ -74,11 +77,12 @@ class Reports:
         if instance is not None:
             instance.release(ended.id)
         self._dispatcher.ended(tracked, ended)
-        self._metrics.requests.attempt_ended(tracked, ended, instance)
+        self._metrics.requests.attempt_ended(tracked, ended)
         if is_final(ended):
             self._endings.settle(tracked, ended)
         elif ended.error is not None:
             self._recovery.failed(tracked, ended.error)
         else:
+            self._preemption.returned(tracked)
             self._recovery.returned(tracked)
         self._dispatcher.wake()

@@ -1,5 +1,6 @@
 """The requests a leader answers for: one record each, from its arrival to its terminal event."""
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,8 +46,11 @@ class TrackedRequest:
     `status` is PENDING (neither waiting nor running: its reader is being asked what it holds), QUEUED or RUNNING.
     `sequence` is its place in the durable queue; `ack_subject` is empty until the queue's consumer has brought it.
     `attempt` is the last attempt dispatched, 0 before the first. `prompt_tokens` is estimated where the prompt is
-    text. `charged_tokens` of its answer are accounted for. `first_token_s` (Unix seconds, 0 before it is known)
-    and `cost` (in the instances' currency) are for metrics. `changes`, an operator's, are in `request` already.
+    text. `charged_tokens` of its answer are accounted for; `reserved_tokens` of its model's and user's rates are
+    held for it. `preemptions` counts how often it was preempted; with `made_room` another was, so that it can run.
+    `first_token_s` and `left_s`, when its latest attempt ended (Unix seconds, 0 before they are known), and
+    `late_gaps`, of its outputs, are for metrics.
+    `changes`, an operator's, are in `request` already.
     """
 
     request: InferenceRequest
@@ -65,9 +69,13 @@ class TrackedRequest:
     dispatched_s: float = 0.0
     cancelled: bool = False
     first_token_s: float = 0.0
-    cost: float = 0.0
+    left_s: float = 0.0
+    late_gaps: int = 0
     prompt_tokens: int = 0
     charged_tokens: int = 0
+    reserved_tokens: int = 0
+    preemptions: int = 0
+    made_room: bool = False
     changes: Changes | None = None
 
     def __post_init__(self) -> None:
@@ -105,8 +113,8 @@ class RequestTable:
     def __init__(self) -> None:
         self._by_id: dict[str, TrackedRequest] = {}
         self._by_sequence: dict[int, TrackedRequest] = {}
-        self._settled: dict[int, None] = {}
-        self._attempts: dict[str, int] = {}
+        self._settled: OrderedDict[int, None] = OrderedDict()
+        self._attempts: OrderedDict[str, int] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -151,10 +159,10 @@ class RequestTable:
         self.settled(tracked.sequence)
         self._attempts[tracked.request.id] = tracked.attempt
         if len(self._attempts) > REMEMBERED:
-            del self._attempts[next(iter(self._attempts))]
+            self._attempts.popitem(last=False)
 
     def settled(self, sequence: int) -> None:
         """Remember that the message at `sequence` needs nothing but an acknowledgement."""
         self._settled[sequence] = None
         if len(self._settled) > REMEMBERED:
-            del self._settled[next(iter(self._settled))]
+            self._settled.popitem(last=False)

@@ -142,6 +142,7 @@ class SchedulerService:
             if self._leader is not None:
                 self._leader.measure()
                 continue
+            self._metrics.outstanding.set(len(self._queue_copy))
             for instance in self._instances.all():
                 if time.monotonic() - instance.heard_s > self._timings.hung_after_s:
                     self._instances.forget(instance)

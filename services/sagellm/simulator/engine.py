@@ -1,8 +1,10 @@
 """A simulated instance: continuous batching with chunked prefill, as the engine's own scheduler does it.
 
 Every running sequence decodes in every step; what is left of the budget goes to prompts, in the order of priority
-and arrival. A sequence is admitted when all its tokens fit the free KV blocks; when decoding runs out of blocks,
-the last in order gives its own back and computes again later.
+and arrival, as far as the next tokens of paced jobs are not late for it. The object that decides that is the
+engine's own (`sagellm_engine.pacing`); it learns what steps take from the steps. A sequence is admitted when all
+its tokens fit the free KV blocks; when decoding runs out of blocks, the last in order gives its own back and
+computes again later.
 
 Steps in which only decoding goes on are planned as one run, up to the next end of an answer; work that comes
 meanwhile cuts the run at the end of the step it falls into. So the cost is per event, not per token.
@@ -11,8 +13,10 @@ meanwhile cuts the run at the end of the step it falls into. So the cost is per 
 import heapq
 from array import array
 from bisect import bisect_left
+from collections import Counter
 from math import inf
 
+from sagellm_engine.pacing import Pacer, Room
 from sagellm_schemas import EngineStats
 
 from .cost import StepClock
@@ -52,6 +56,11 @@ class SimulatedEngine:
         self._phases = [0] * kv.block_size
         """How many that decode need a new block in the step whose index is congruent to minus the place."""
         self._finishes: list[tuple[int, int, Job]] = []
+        self._tbt_slos_s: Counter[float] = Counter()
+        """Of all that decode."""
+        self._pacer = Pacer()
+        self._room: Room | None = None
+        """Of the first step of the present run."""
         self._leased: set[Job] = set()
         self._ends_s = array("d")
         """When each step so far ended."""
@@ -86,17 +95,18 @@ class SimulatedEngine:
         preempted = self._make_room()
         # What was just put off must not come back in the same step, unless it was all there is.
         admit = not preempted or not (self._decoding or self._prefilling)
-        tokens, pairs, kv_tokens = self._schedule(admit=admit)
+        room = self._schedule(now_s, admit=admit)
         decoding = len(self._decoding)
         if not decoding and not self._chunks:
             self.boundary_s = inf
             return
-        self._began_s = now_s
+        self._began_s, self._room = now_s, room
         if self._chunks:
             done = sum(
                 n == job.context - job.computed for job, n in zip(self._prefilling, self._chunks, strict=False)
             )
-            self._planned_s = [now_s + self._clock.step_s(tokens, decoding + done, kv_tokens, pairs)]
+            lasts_s = self._clock.step_s(room.tokens, decoding + done, room.kv_tokens, room.pairs)
+            self._planned_s = [now_s + lasts_s]
         else:
             self._plan_run(now_s, 1 if preempted else self._finishes[0][0] - len(self._ends_s))
         self.boundary_s = self._planned_s[-1]
@@ -110,6 +120,8 @@ class SimulatedEngine:
         self._ends_s.extend(self._planned_s)
         now_s = self._planned_s[-1]
         self._note_duration(steps, now_s)
+        assert self._room is not None, "what ends has begun"
+        self._pacer.took(self._room, self._planned_s[0] - self._began_s)
         self._planned_s = []
         self.boundary_s = inf
         ended: list[tuple[Job, End]] = []
@@ -159,6 +171,7 @@ class SimulatedEngine:
             cached_tokens_total=self._cached_tokens,
             output_tokens_total=self._output_tokens,
             preemptions_total=self._preemptions,
+            chunk_tokens=round(self._pacer.chunk_tokens),
         )
 
     def check_integrity(self) -> None:
@@ -196,33 +209,35 @@ class SimulatedEngine:
             heapq.heappush(self._waiting, (victim.rank, victim))
             preempted = True
 
-    def _schedule(self, *, admit: bool) -> tuple[int, float, int]:
-        """Fill the step's budget; returns its tokens, attending pairs, and the KV tokens it reads."""
-        tokens = len(self._decoding)
-        kv_tokens = self._kv_tokens + tokens
-        pairs = 0.0
-        budget = self._max_batched_tokens - tokens
+    def _schedule(self, now_s: float, *, admit: bool) -> Room:
+        """Fill the step."""
         self._chunks = []
+        decoding = len(self._decoding)
+        slacks_s = list(self._tbt_slos_s)  # everyone that decodes had a token just now
+        kv_tokens = self._kv_tokens + decoding
         # Who lacks one token only counts as decoding, and decodes come first.
         self._prefilling.sort(key=lambda job: (job.context - job.computed > 1, job.rank))
-        place = 0
-        while budget > 0:
-            if place == len(self._prefilling):
+        for job in self._prefilling:
+            if job.context - job.computed > 1:
+                break
+            self._chunks.append(1)
+            kv_tokens += job.computed + 1
+            if job.tbt_slo_s is not None and job.token_times_s:
+                slacks_s.append(job.tbt_slo_s - (now_s - job.token_times_s[-1]))
+        decodes = decoding + len(self._chunks)
+        room = self._pacer.room(self._max_batched_tokens, decodes, kv_tokens, slacks_s)
+        while not room.full:
+            if len(self._chunks) == len(self._prefilling):
                 decoding = len(self._decoding)
                 if not (admit and self._waiting and self._admit()):
                     break
                 if len(self._decoding) > decoding:
-                    tokens, budget = tokens + 1, budget - 1
-                    kv_tokens += next(reversed(self._decoding)).computed + 1
+                    room.decode(next(reversed(self._decoding)).computed)
                     continue
-            job = self._prefilling[place]
-            chunk = min(job.context - job.computed, budget)
-            self._chunks.append(chunk)
-            tokens, budget = tokens + chunk, budget - chunk
-            pairs += chunk * (job.computed + (chunk + 1) / 2)
-            kv_tokens += job.computed
-            place += 1
-        return tokens, pairs, kv_tokens
+            job = self._prefilling[len(self._chunks)]
+            if chunk := room.take(job.context - job.computed, job.computed):
+                self._chunks.append(chunk)
+        return room
 
     def _admit(self) -> bool:
         """Let the first that waits run, if there is room."""
@@ -283,6 +298,8 @@ class SimulatedEngine:
         job.finish_step = step + job.output_tokens - job.generated
         self._decoding[job] = None
         self._kv_tokens += job.computed
+        if job.tbt_slo_s is not None:
+            self._tbt_slos_s[job.tbt_slo_s] += 1
         self._phases[(job.computed - step) % self.kv.block_size] += 1
         heapq.heappush(self._finishes, (job.finish_step, job.arrival, job))
 
@@ -291,6 +308,10 @@ class SimulatedEngine:
         step = len(self._ends_s)
         del self._decoding[job]
         self._kv_tokens -= job.computed
+        if job.tbt_slo_s is not None:
+            self._tbt_slos_s[job.tbt_slo_s] -= 1
+            if not self._tbt_slos_s[job.tbt_slo_s]:
+                del self._tbt_slos_s[job.tbt_slo_s]
         self._phases[(job.computed - step) % self.kv.block_size] -= 1
         if job.finish_step != step:
             self._finishes = [entry for entry in self._finishes if entry[2] is not job]

@@ -18,7 +18,7 @@ class Job:
     `hashes` name its first blocks; None means that no other job has the same, so that nothing need be `named`.
     `output_tokens` is when the answer ends. `context` are the tokens whose KV has to be there before the next
     token can be sampled: prompt and what is written already. `computed` of them are there. `token_times_s`
-    are collected over all instances that worked on the request.
+    are collected over all instances that worked on the request. With a `tbt_slo_s` steps beside it are paced.
     """
 
     __slots__ = (

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from sagellm.scheduler.metrics import slo
+
 from .traces import TraceRequest
 
 Status = Literal["finished", "rejected", "unfinished"]
@@ -35,10 +37,8 @@ class Outcome:
     @property
     def ttft_met(self) -> bool:
         """Whether the first token came in time, or whenever where there is no such SLO."""
-        slo_ms = self.request.ttft_slo_ms
-        return self.status == "finished" and (
-            slo_ms is None or (self.ttft_ms is not None and self.ttft_ms <= slo_ms)
-        )
+        ttft_ms = self.latency_ms if self.ttft_ms is None else self.ttft_ms
+        return self.status == "finished" and slo.ttft_met(self.request, ttft_ms)
 
     @property
     def tbt_met(self) -> bool:
@@ -55,8 +55,7 @@ class Outcome:
     @property
     def deadline_met(self) -> bool:
         """Whether the whole answer came in time."""
-        slo_ms = self.request.slo_deadline_ms
-        return self.status == "finished" and (slo_ms is None or self.latency_ms <= slo_ms)
+        return self.status == "finished" and slo.deadline_met(self.request, self.latency_ms)
 
     @property
     def met(self) -> bool:

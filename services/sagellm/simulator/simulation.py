@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 
 from sagellm.scheduler.matching import Refusal
+from sagellm.scheduler.metrics.slo import on_time
 from sagellm.scheduler.pd import PdPolicy
 from sagellm.scheduler.phases import Phase
 from sagellm.scheduler.policies import Policy
@@ -219,6 +220,8 @@ class Simulation:
             live.tariff = placed.tariff
             job.output_tokens = min(job.output_tokens, placed.request.sampling.max_tokens or job.output_tokens)
             job.hands_over = placed.phase is Phase.PREFILL
+            if placed.paced and live.trace.tbt_slo_ms is not None:
+                job.tbt_slo_s = live.trace.tbt_slo_ms / 1000
             self.cluster.engines[placed.instance.id].add(job, now_s)
             touched[placed.instance.id] = None
         for id_ in touched:
@@ -272,5 +275,5 @@ def p99(gaps_ms: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:
     """The smallest gap that 99% of them do not exceed; 0 if there are none."""
     if not len(gaps_ms):
         return 0.0
-    place = -(-99 * len(gaps_ms) // 100) - 1
+    place = on_time(len(gaps_ms)) - 1
     return float(np.partition(gaps_ms, place)[place])

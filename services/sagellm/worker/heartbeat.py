@@ -4,10 +4,13 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from sagellm.broker import Sender
 from sagellm_engine.contract import AsyncEngine
 from sagellm_schemas import EngineState, InstanceInfo, InstanceReport, InstanceStats, encode, subjects
 
+from .gpus import Gpus
 from .ledger import Ledger
 
 
@@ -21,22 +24,27 @@ class Heartbeat:
         ledger: Ledger,
         sender: Sender,
         state: Callable[[], EngineState],
+        gpus: Gpus | None = None,
     ) -> None:
         self._info = info
         self._engine = engine
         self._ledger = ledger
         self._sender = sender
         self._state = state
+        self._gpus = gpus
         self._subject = subjects.stats(info.instance_id)
         self.latest: InstanceStats | None = None
 
     def now(self) -> InstanceStats:
         """How the instance stands at this moment."""
+        stats = self._engine.stats()
+        if self._gpus is not None:
+            stats = msgspec.structs.replace(stats, gpu_utilization=self._gpus.utilization())
         return InstanceStats(
             info=self._info,
             state=self._state(),
             running=self._ledger.attempts(),
-            stats=self._engine.stats(),
+            stats=stats,
             sent_at=time.time(),
             term=self._ledger.term,
         )

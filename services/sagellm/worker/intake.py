@@ -150,7 +150,7 @@ class Intake:
     def _prompt(self, request: InferenceRequest) -> list[int]:
         """The prompt as token ids; empty where the engine has no tokenizer and takes text."""
         if request.prompt_token_ids is not None or self._tokenizer is None:
-            return request.prompt_token_ids or []
+            return list(request.prompt_token_ids or ())
         return self._tokenizer.prompt_tokens(request)
 
     def _runs(self, job: Job) -> bool:
@@ -182,6 +182,7 @@ def _generate_request(job: Job, item: WorkItem, prompt: list[int]) -> GenerateRe
         prompt=None if prompt else request.prompt,
         resume_token_ids=item.resume_token_ids,
         priority=RequestPriority.parse(request.priority).value,
+        tbt_slo_ms=request.tbt_slo_ms if item.paced else None,
     )
 
 

@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from math import inf
 from typing import TypeVar
 
 from sagellm_schemas import Ended, PositionLogprobs, Tariff, WorkItem
@@ -24,8 +25,9 @@ class Job:
 
     `key` names it in the engine; it differs between attempts, so that a late output of an aborted attempt can
     never be taken for one of the next. `ack` is the JetStream subject that acknowledges the item.
-    `first_output_at`, `last_output_at` and `longest_gap_s` time its outputs; 0 before there are any. The last four
-    fields gather what has not been sent; of a request that does not stream, the whole answer.
+    `first_output_at`, `last_output_at` and `longest_gap_s` time its outputs; 0 before there are any. `late_gaps`
+    of the gaps were longer than `tbt_slo_s`. The last four fields gather what has not been sent; of a request that
+    does not stream, the whole answer.
     """
 
     key: str
@@ -36,6 +38,8 @@ class Job:
     ack: str
     accepted_at: float
     tariff: Tariff | None = None
+    tbt_slo_s: float = inf
+    late_gaps: int = 0
     first_output_at: float = 0.0
     last_output_at: float = 0.0
     longest_gap_s: float = 0.0
@@ -48,8 +52,12 @@ class Job:
         """It has an output at `now`."""
         if not self.first_output_at:
             self.first_output_at = now
-        elif now - self.last_output_at > self.longest_gap_s:
-            self.longest_gap_s = now - self.last_output_at
+        else:
+            gap_s = now - self.last_output_at
+            if gap_s > self.longest_gap_s:
+                self.longest_gap_s = gap_s
+            if gap_s > self.tbt_slo_s:
+                self.late_gaps += 1
         self.last_output_at = now
 
 
@@ -88,6 +96,7 @@ class Ledger:
             ack=ack,
             accepted_at=self.clock(),
             tariff=item.tariff,
+            tbt_slo_s=inf if request.tbt_slo_ms is None else request.tbt_slo_ms / 1000,
         )
         self.jobs[job.key] = self._by_id[job.id] = job
         self.idle.clear()

@@ -67,6 +67,12 @@ class EngineCollector(Collector):
         }
         for name, (help_text, value) in gauges.items():
             yield GaugeMetricFamily(f"sagellm_engine_{name}", help_text, value=value)
+        if stats.gpu_utilization is not None:
+            told = "Share of time in which the GPUs ran kernels, as their driver tells"
+            yield GaugeMetricFamily("sagellm_engine_gpu_utilization_ratio", told, value=stats.gpu_utilization)
+        if stats.step_ms_total:
+            spent = "Time spent in engine steps"
+            yield CounterMetricFamily("sagellm_engine_busy_seconds", spent, value=stats.step_ms_total / 1000)
         totals = {
             "steps": ("Engine steps", stats.steps_total),
             "prompt_tokens": ("Prompt tokens read", stats.prompt_tokens_total),

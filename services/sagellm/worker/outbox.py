@@ -119,7 +119,7 @@ class Outbox:
         for job in held:
             if job.reader:
                 readers.setdefault(job.reader, []).append(Cancelled(id=job.id, attempt=job.attempt))
-        self._send(readers, [(job, self._ended_as(job, Outcome.CANCELLED)) for job in held])
+        self._send(readers, [(job, self._ended_as(job, Outcome.CANCELLED, _so_far(job))) for job in held])
 
     def returned(self, jobs: Iterable[Job]) -> None:
         """Hand `jobs` back unfinished, through no fault of theirs; readers are told nothing."""
@@ -166,6 +166,7 @@ class Outbox:
             first_token_ms=round((first - job.accepted_at) * 1000, 3) if first else None,
             duration_ms=round((self._ledger.clock() - job.accepted_at) * 1000, 3),
             longest_gap_ms=round(job.longest_gap_s * 1000, 3),
+            late_gaps=job.late_gaps,
         )
 
     def _holds(self, job: Job) -> bool:
@@ -208,6 +209,11 @@ def _gather(job: Job, output: StepOutput) -> None:
         job.logprobs += output.logprobs
 
 
+def _so_far(job: Job) -> Usage:
+    """What an unfinished answer has taken; its prompt is known to the scheduler."""
+    return Usage(completion_tokens=job.offset + len(job.token_ids))
+
+
 def _take(job: Job) -> Tokens:
     """What was gathered, as one event."""
     tokens = Tokens(
@@ -218,6 +224,7 @@ def _take(job: Job) -> Tokens:
         text="".join(job.text),
         logprobs=job.logprobs or None,
     )
+    job.offset += len(job.token_ids)
     job.token_ids, job.text, job.logprobs = [], [], []
     return tokens
 

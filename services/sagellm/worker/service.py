@@ -20,6 +20,7 @@ from sagellm_schemas import EngineError, EngineState, InstanceInfo, ModelLoadErr
 
 from . import registry
 from .control import Orders
+from .gpus import gpus_of
 from .heartbeat import Heartbeat
 from .intake import Intake
 from .ledger import Ledger
@@ -87,7 +88,9 @@ class Worker:
         await ensure_topology(self._connection.js, settings)
         card = await registry.publish_model(self._connection, served)
         info = _instance_info(self.instance, settings, served, self._server)
-        heartbeat = Heartbeat(info, self._engine, self._ledger, self._sender, lambda: self.state)
+        heartbeat = Heartbeat(
+            info, self._engine, self._ledger, self._sender, lambda: self.state, gpus_of(settings)
+        )
         intake = Intake(
             self._connection,
             self._engine,

@@ -59,7 +59,7 @@ async def test_the_only_model_is_meant_where_none_is_named(managing: Managing) -
 
 async def test_critical_requests_overtake_those_that_wait(managing: Managing) -> None:
     async with managing(mock(at_once=1, tpot_ms=1), scheduling_policy="priority") as manager:
-        running = await manager.submit_request(asking(max_tokens=LONG))
+        running = await manager.submit_request(asking(max_tokens=LONG, can_be_preempted=False))
         await until_running(manager, running)
         ended: list[str] = []
 
@@ -165,7 +165,7 @@ async def test_an_instance_that_is_taken_out_is_gone(managing: Managing) -> None
 
 async def test_the_policy_changes_while_requests_wait_and_none_is_lost(managing: Managing) -> None:
     async with managing(mock(at_once=1, tpot_ms=1), scheduling_policy="fifo") as manager:
-        running = await manager.submit_request(asking(max_tokens=LONG))
+        running = await manager.submit_request(asking(max_tokens=LONG, can_be_preempted=False))
         await until_running(manager, running)
         low = await manager.submit_request(asking(priority=RequestPriority.LOW, max_tokens=50))
         high = await manager.submit_request(asking(priority=RequestPriority.CRITICAL))

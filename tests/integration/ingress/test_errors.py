@@ -5,9 +5,21 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from nats.aio.msg import Msg
 
 from sagellm.broker import Connection
-from sagellm_schemas import AttemptsExhausted, Cancelled, Failed, InvalidRequest, SettingsError, Tokens, subjects
+from sagellm_schemas import (
+    JSON,
+    AttemptsExhausted,
+    Cancelled,
+    Failed,
+    InvalidRequest,
+    SettingsError,
+    Snapshot,
+    Tokens,
+    encode,
+    subjects,
+)
 
 from .backend import MODEL, TEXT, Backend, card, finished, publish_card
 from .conftest import StartIngress
@@ -114,6 +126,29 @@ async def test_a_full_queue_is_answered_with_429_and_when_to_come_back(
             assert response.status_code == 429, response.text
             assert response.json()["error"]["code"] == "queue_full"
             assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_when_to_come_back_to_a_full_queue_is_told_by_how_fast_it_empties(
+    connection: Connection, backend: Backend, http: httpx.AsyncClient
+):
+    info = await connection.js.stream_info(subjects.REQUESTS_STREAM)
+    await connection.js.update_stream(info.config.evolve(max_msgs=1))
+    await connection.js.publish("sagellm.v1.requests.other", b"{}", headers={"Nats-Msg-Id": "filler"})
+    snapshot = Snapshot(taken_at=0.0, window_s=60.0, requests_per_second=0.25, active_requests=6)
+
+    async def told(query: Msg) -> None:
+        await query.respond(encode(snapshot, JSON))
+
+    await connection.nc.subscribe(subjects.METRICS, cb=told)
+    await connection.nc.flush()
+    seconds: list[int] = []
+    async with asyncio.timeout(20):
+        while len(seconds) < 8:
+            wait_s = int((await http.post(CHAT, json=HELLO)).headers["retry-after"])
+            if seconds or wait_s > 1:  # before, nobody has told
+                seconds.append(wait_s)
+    # A place every four seconds, and after 24 the six that are outstanding have ended.
+    assert seconds == [4, 8, 12, 16, 20, 24, 24, 24]
 
 
 async def test_a_missing_queue_is_answered_with_503(http: httpx.AsyncClient, connection: Connection):

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from urllib.request import urlopen
 
 from nats.aio.msg import Msg
 
@@ -58,8 +60,9 @@ class Inbox(asyncio.Queue):
 
 
 class FakeWorker:
-    """Registers, heartbeats, takes work and answers control as a worker does; what happens to an item is up to
-    the test: it finds it in `items` and calls `end`, or gives `auto` to end each at once."""
+    """Registers, heartbeats, takes work, answers control and hands back what it is told to, as a worker does; what
+    else happens to an item is up to the test: it finds it in `items` and calls `end`, or gives `auto` to end each
+    at once."""
 
     def __init__(
         self,
@@ -80,10 +83,11 @@ class FakeWorker:
         self.ended: list[Ended] = []
         self.term = 0
         self.refused: list[WorkItem] = []
-        self._taken: dict[str, Msg] = {}
+        self._taken: dict[str, tuple[WorkItem, Msg]] = {}
         self.state = EngineState.READY
         self.silent = False
         self.deaf = False
+        self.hands_back = True
 
     async def __aenter__(self) -> "FakeWorker":
         self._stack = contextlib.AsyncExitStack()
@@ -118,6 +122,10 @@ class FakeWorker:
         """Gone from one moment to the next."""
         await self.__aexit__()
 
+    def item(self, request_id: str) -> WorkItem:
+        """The item of a request that runs here."""
+        return self._taken[request_id][0]
+
     async def heartbeat(self) -> None:
         await self.connection.nc.publish(subjects.stats(self.info.instance_id), encode(self._stats()))
 
@@ -139,7 +147,7 @@ class FakeWorker:
         self.running.pop(request_id, None)
         taken = self._taken.pop(request_id, None)
         if taken is not None:
-            await taken.ack()
+            await taken[1].ack()
         ended = Ended(id=request_id, attempt=item.attempt, outcome=outcome, error=error)
         self.ended.append(ended)
         if outcome is Outcome.FINISHED:
@@ -175,7 +183,7 @@ class FakeWorker:
             self.refused.append(item)
             await message.ack()
             return
-        self._taken[item.request.id] = message
+        self._taken[item.request.id] = (item, message)
         self.term = item.term
         self.running[item.request.id] = item.attempt
         if self.auto:
@@ -189,7 +197,8 @@ class FakeWorker:
         self.controls.put_nowait(order)
         self.term = max(self.term, order.term)
         for request_id in order.preempt:
-            self.running.pop(request_id, None)
+            if self.hands_back and request_id in self._taken:
+                await self.end(self.item(request_id), Outcome.RETURNED)
         await message.respond(encode(InstanceReport(heartbeat=self._stats(), ended=self.ended)))
 
 
@@ -214,8 +223,8 @@ class FakeReader:
 
     async def send(self, request_id: str, **fields: object) -> None:
         """Publish a request whose frames come here."""
-        fields = {"model": MODEL, "prompt_token_ids": [1, 2, 3], "reply_to": self.reply_to} | fields
-        request = InferenceRequest(id=request_id, sampling=SamplingParams(seed=1), **fields)
+        usual = {"model": MODEL, "prompt_token_ids": [1, 2, 3], "reply_to": self.reply_to}
+        request = InferenceRequest(**(usual | {"id": request_id, "sampling": SamplingParams(seed=1)} | fields))
         self.held[request_id] = []
         await publish(self.connection, request)
 
@@ -297,6 +306,19 @@ class SchedulerProcess:
 
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def exposition(port: int) -> str:
+    """What a scheduler tells Prometheus."""
+    url = f"http://127.0.0.1:{port}/metrics"
+    return await asyncio.to_thread(lambda: urlopen(url).read().decode())
 
 
 async def publish(connection: Connection, request: InferenceRequest) -> None:

@@ -36,7 +36,7 @@ async def test_a_request_is_dispatched_and_leaves_the_queue_when_it_has_ended(
 async def test_a_critical_request_jumps_the_queue(settings: Settings, connection: Connection) -> None:
     reader = await FakeReader(connection).start()
     async with scheduling(settings), FakeWorker(settings, "w1", capacity=1) as worker:
-        await reader.send("running")
+        await reader.send("running", can_be_preempted=False)
         running = await worker.items.next()
         await reader.send("background", priority=RequestPriority.BACKGROUND)
         await reader.send("normal-1")

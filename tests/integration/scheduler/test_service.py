@@ -1,9 +1,7 @@
 """The scheduler as a service: its lease, its connection, its metrics, its end."""
 
 import asyncio
-import socket
 from functools import partial
-from urllib.request import urlopen
 
 import pytest
 from nats.js.errors import NotFoundError
@@ -29,6 +27,8 @@ from sagellm_schemas import (
 from .fakes import (
     FakeReader,
     FakeWorker,
+    exposition,
+    free_port,
     outstanding,
     queue_is_empty,
     scheduling,
@@ -100,9 +100,7 @@ async def test_a_long_queue_is_replayed_in_order(settings: Settings, connection:
 
 
 async def test_metrics_tell_what_happened(settings: Settings, connection: Connection) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = settings.model_copy(update={"metrics_port": port})
     reader = await FakeReader(connection).start()
     async with scheduling(settings), FakeWorker(settings, "w1", capacity=1) as worker:
@@ -112,8 +110,7 @@ async def test_metrics_tell_what_happened(settings: Settings, connection: Connec
         await reader.send("waiting")
 
         async def shown() -> bool:
-            url = f"http://127.0.0.1:{port}/metrics"
-            text = await asyncio.to_thread(lambda: urlopen(url).read().decode())
+            text = await exposition(port)
             return all(
                 line in text
                 for line in (

@@ -29,8 +29,8 @@ from .fakes import (
 async def test_a_standby_takes_over_with_the_queue_intact(settings: Settings, connection: Connection) -> None:
     reader = await FakeReader(connection).start()
     async with SchedulerProcess(settings) as leader, FakeWorker(settings, "w1", capacity=2) as worker:
-        await reader.send("running-1")
-        await reader.send("running-2")
+        await reader.send("running-1", can_be_preempted=False)
+        await reader.send("running-2", can_be_preempted=False)
         running = await worker.items.take(2)
         await reader.send("low", priority="low")
         await reader.send("critical", priority="critical")

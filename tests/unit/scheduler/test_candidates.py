@@ -90,6 +90,8 @@ def check(candidates: Candidates, members: list[Instance]) -> None:
     ready = [i for i in members if i.ready]
     capacity = sum(i.capacity for i in ready)
     assert candidates.load == sum(len(i.assigned) for i in ready) / max(1, capacity)
+    assert candidates.ready == len(ready)
+    assert candidates.unread_tokens == sum(i.unread_tokens for i in ready) / max(1, len(ready))
     for instance in members:
         assert candidates.get(instance.id) is (instance if instance in expected else None)
     if expected:

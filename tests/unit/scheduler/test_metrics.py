@@ -1,6 +1,7 @@
 """What the scheduler measures, from what happened to requests."""
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,10 +10,12 @@ from sagellm.scheduler.metrics import SchedulerMetrics, take_snapshot
 from sagellm.scheduler.metrics import requests as request_metrics
 from sagellm.scheduler.metrics.fairness import FairnessGap
 from sagellm.scheduler.metrics.sketch import Sketch, merged
-from sagellm.scheduler.metrics.slo import met
+from sagellm.scheduler.metrics.slo import met, tbt_met
 from sagellm.scheduler.metrics.utilization import Utilization
 from sagellm.scheduler.metrics.window import Window
+from sagellm.scheduler.policies.adaptive import Adaptive
 from sagellm.scheduler.requests import TrackedRequest
+from sagellm.simulator.simulation import p99
 from sagellm_schemas import Ended, EngineStats, InferenceRequest, Outcome, Snapshot, Usage
 
 from .making import make_instance, make_request
@@ -38,7 +41,7 @@ def _finish(metrics: SchedulerMetrics, tracked: TrackedRequest, **fields: object
     given = {"first_token_ms": 400.0, "duration_ms": 900.0, "usage": Usage(prompt_tokens=5, completion_tokens=11)}
     ended = Ended(id="r1", attempt=1, outcome=Outcome.FINISHED, **(given | fields))
     metrics.requests.arrived()
-    metrics.requests.attempt_ended(tracked, ended, None)
+    metrics.requests.attempt_ended(tracked, ended)
     metrics.requests.ended(tracked, Outcome.FINISHED, ended)
 
 
@@ -62,7 +65,7 @@ def test_latency_ttft_and_tpot_follow_from_durations_and_arrival(metrics: Schedu
 def test_the_first_token_of_an_earlier_attempt_is_the_first(metrics: SchedulerMetrics) -> None:
     tracked = _request()
     first = Ended(id="r1", attempt=1, outcome=Outcome.RETURNED, first_token_ms=100.0, duration_ms=900.0)
-    metrics.requests.attempt_ended(tracked, first, None)
+    metrics.requests.attempt_ended(tracked, first)
     _finish(metrics, tracked)
     assert _snapshot(metrics).ttft.avg_ms == pytest.approx(200)
 
@@ -73,9 +76,9 @@ def test_the_first_token_of_an_earlier_attempt_is_the_first(metrics: SchedulerMe
         ({}, True),
         ({"slo_deadline_ms": 1001.0}, True),
         ({"slo_deadline_ms": 999.0}, False),
-        ({"ttft_slo_ms": 501.0, "tbt_slo_ms": 51.0}, True),
-        ({"ttft_slo_ms": 499.0, "tbt_slo_ms": 51.0}, False),
-        ({"ttft_slo_ms": 501.0, "tbt_slo_ms": 49.0}, False),
+        ({"ttft_slo_ms": 501.0}, True),
+        ({"ttft_slo_ms": 499.0}, False),
+        ({"tbt_slo_ms": 51.0}, True),
     ],
 )
 def test_an_slo_is_met_when_every_part_of_it_is(
@@ -91,8 +94,32 @@ def test_an_slo_is_met_when_every_part_of_it_is(
 
 def test_an_answer_without_tokens_has_its_first_at_its_end() -> None:
     request = InferenceRequest(model="m", prompt="x", ttft_slo_ms=100.0, tbt_slo_ms=1.0)
-    assert met(request, 90.0, None, None)
-    assert not met(request, 110.0, None, None)
+    assert met(request, latency_ms=90.0, ttft_ms=None, output_tokens=0, late_gaps=0)
+    assert not met(request, latency_ms=110.0, ttft_ms=None, output_tokens=0, late_gaps=0)
+
+
+@pytest.mark.parametrize(("tokens", "late"), [(1, 0), (2, 0), (100, 0), (101, 1), (201, 2)])
+def test_one_gap_in_a_hundred_may_be_late(tokens: int, late: int) -> None:
+    request = InferenceRequest(model="m", prompt="x", tbt_slo_ms=50.0)
+    assert met(request, latency_ms=1.0, ttft_ms=1.0, output_tokens=tokens, late_gaps=late)
+    assert not met(request, latency_ms=1.0, ttft_ms=1.0, output_tokens=tokens, late_gaps=late + 1)
+
+
+@given(st.lists(st.floats(0.0, 100.0), max_size=300))
+def test_service_and_simulator_read_the_gaps_of_a_request_alike(gaps_ms: list[float]) -> None:
+    request = InferenceRequest(model="m", prompt="x", tbt_slo_ms=50.0)
+    late = sum(gap > 50.0 for gap in gaps_ms)
+    assert tbt_met(request, len(gaps_ms) + 1, late) == (p99(np.array(gaps_ms)) <= 50.0)
+
+
+def test_a_pause_for_another_attempt_is_a_gap(metrics: SchedulerMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracked = _request(tbt_slo_ms=100.0)
+    first = Ended(id="r1", attempt=1, outcome=Outcome.RETURNED, first_token_ms=100.0, duration_ms=900.0)
+    monkeypatch.setattr(request_metrics.time, "time", lambda: NOW_S - 0.7)
+    metrics.requests.attempt_ended(tracked, first)
+    monkeypatch.setattr(request_metrics.time, "time", lambda: NOW_S)
+    _finish(metrics, tracked, first_token_ms=150.0, duration_ms=700.0)
+    assert _snapshot(metrics).slo_violations == 1
 
 
 def test_a_failure_violates_its_slo_and_a_cancel_does_not(metrics: SchedulerMetrics) -> None:
@@ -103,17 +130,14 @@ def test_a_failure_violates_its_slo_and_a_cancel_does_not(metrics: SchedulerMetr
     assert (snapshot.failed_requests, snapshot.cancelled_requests) == (1, 1)
 
 
-def test_cost_is_the_share_of_an_instances_price(metrics: SchedulerMetrics) -> None:
-    instance = make_instance("w", capacity=4)
-    instance.info = msgspec.structs.replace(instance.info, price_per_hour=3600.0)
-    tracked = _request()
-    for outcome in (Outcome.RETURNED, Outcome.FINISHED):
-        ended = Ended(id="r1", attempt=1, outcome=outcome, duration_ms=2000.0)
-        metrics.requests.attempt_ended(tracked, ended, instance)
-    metrics.requests.ended(tracked, Outcome.FINISHED, ended)
+def test_cost_is_what_requests_are_told_they_cost(metrics: SchedulerMetrics) -> None:
+    usage = Usage(prompt_tokens=5, completion_tokens=11, cost=0.25)
+    _finish(metrics, _request(ttft_slo_ms=1.0), usage=usage)
+    _finish(metrics, _request(), usage=usage)
+    metrics.requests.ended(_request(), Outcome.FAILED)
     snapshot = _snapshot(metrics)
-    assert snapshot.cost == pytest.approx(2 * 2.0 / 4)
-    assert snapshot.cost_per_slo_met_request == snapshot.cost
+    assert snapshot.cost == 0.5
+    assert snapshot.cost_per_slo_met_request == 0.5
 
 
 def test_a_snapshot_is_the_same_after_a_journey_as_json(metrics: SchedulerMetrics) -> None:
@@ -181,3 +205,20 @@ def test_utilization_is_the_time_in_steps_or_else_the_credits_in_use() -> None:
     assert utilization.average == pytest.approx((0.5 + 0.5) / 2)
     utilization.sample([])
     assert utilization.average == 0.0
+
+
+def test_gpu_utilization_is_of_those_whose_driver_tells(metrics: SchedulerMetrics) -> None:
+    on_cpu, on_gpu = make_instance("cpu"), make_instance("gpu")
+    metrics.count_instances([on_cpu])
+    assert _snapshot(metrics).avg_gpu_utilization == 0.0
+    on_gpu.stats = EngineStats(gpu_utilization=0.8)
+    metrics.count_instances([on_cpu, on_gpu])
+    assert _snapshot(metrics).avg_gpu_utilization == 0.8
+
+
+def test_metrics_say_which_policy_adaptive_uses_and_why(metrics: SchedulerMetrics) -> None:
+    assert _snapshot(metrics).policy_in_use == "fifo"
+    adaptive = Adaptive()
+    metrics.uses(adaptive)
+    snapshot = _snapshot(metrics)
+    assert (snapshot.policy_in_use, snapshot.policy_reason) == (adaptive.active, adaptive.reason)

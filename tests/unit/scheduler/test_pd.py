@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sagellm.scheduler.instances import Instance, Instances
-from sagellm.scheduler.pd import Adaptive, PdRouter, Prospect, Threshold, make_pd_policy
+from sagellm.scheduler.pd import Adaptive, PdPolicy, PdRouter, Prospect, Threshold, make_pd_policy
 from sagellm.scheduler.phases import Phase
 from sagellm.scheduler.policies.base import Unknown
 from sagellm.scheduler.requests import TrackedRequest
@@ -44,10 +44,23 @@ def fleet(**roles: int) -> Instances:
     return instances
 
 
-def chosen(instances: Instances, request: TrackedRequest, transfers: bool = True) -> tuple[Phase, list[str]]:
-    router = PdRouter(Threshold(), instances, Unknown(), transfers=transfers)
+class Steady(Unknown):
+    """Every prompt takes 0.1 s."""
+
+    def prefill_s(self, request: TrackedRequest) -> float:
+        return 0.1
+
+
+def chosen(
+    instances: Instances,
+    request: TrackedRequest,
+    transfers: bool = True,
+    policy: PdPolicy | None = None,
+    now_s: float = 0.0,
+) -> tuple[Phase, list[str]]:
+    router = PdRouter(policy or Threshold(), instances, Steady(), transfers=transfers)
     assert router.available("m")
-    phase, candidates = router.place(request)
+    phase, candidates = router.place(request, now_s)
     return phase, sorted(instance.id for instance in candidates)
 
 
@@ -119,16 +132,42 @@ def test_without_prefilling_instances_everything_runs_whole(transfers: bool) -> 
     assert chosen(fleet(general=1, decoding=1), asked(2000), transfers) == (Phase.WHOLE, ["decoding", "general"])
 
 
-def test_no_free_credit_is_left_unused() -> None:
-    instances = fleet(prefilling=1, decoding=1)
-    for name in ("decoding", "prefilling"):
+def full(role: str) -> Instances:
+    """A prefilling and a decoding instance of two credits; one of both is full, the other has one in use."""
+    instances = fleet(prefilling=2, decoding=2)
+    for name in ("prefilling", "decoding"):
         instance = instances.get(name)
         assert isinstance(instance, Instance)
         instance.assign("x", 1)
-        rest = {"decoding": "prefilling", "prefilling": "decoding"}[name]
-        for tokens in (10, 2000):
-            assert chosen(instances, asked(tokens)) == (Phase.WHOLE, [rest])
-        instance.release("x")
+        if name == role:
+            instance.assign("y", 2)
+    return instances
+
+
+def test_what_should_be_split_waits_while_every_prefilling_instance_is_full() -> None:
+    assert chosen(full("prefilling"), asked(2000)) == (Phase.PREFILL, [])
+    assert chosen(full("prefilling"), asked(10)) == (Phase.WHOLE, ["decoding"])
+
+
+def test_what_cannot_be_split_takes_any_free_credit() -> None:
+    for tokens in (10, 2000):
+        assert chosen(full("decoding"), asked(tokens)) == (Phase.WHOLE, ["prefilling"])
+        assert chosen(full("prefilling"), asked(tokens), transfers=False) == (Phase.WHOLE, ["decoding"])
+
+
+def test_a_prefilling_instance_that_is_not_ready_is_not_waited_for() -> None:
+    instances = full("prefilling")
+    instance = instances.get("prefilling")
+    assert isinstance(instance, Instance)
+    instance.state = EngineState.DRAINING
+    assert chosen(instances, asked(2000)) == (Phase.WHOLE, ["decoding"])
+
+
+def test_who_has_waited_for_longer_than_its_prompt_would_stall_others_waits_no_more() -> None:
+    # One request decodes there: 0.1 s of its time, at half its worth, and 26 ms of transfer.
+    instances = full("prefilling")
+    assert chosen(instances, asked(2000), policy=Adaptive(), now_s=0.02) == (Phase.PREFILL, [])
+    assert chosen(instances, asked(2000), policy=Adaptive(), now_s=0.03) == (Phase.WHOLE, ["decoding"])
 
 
 def test_a_preferred_prefilling_instance_gets_a_short_request_too() -> None:

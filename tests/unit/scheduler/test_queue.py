@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sagellm.scheduler.policies import BasePolicy, Fifo, Key, PolicyOptions, Priority
+from sagellm.scheduler.policies import BasePolicy, Fifo, Key, Policy, PolicyOptions, Priority
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
 
@@ -151,3 +151,118 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueueMachine = QueueMachine.TestCase
+
+
+class Counting(BasePolicy):
+    """Knows who waits, complains of what cannot be, and leaves the order to one of several like it."""
+
+    name: ClassVar[str] = "counting"
+
+    def __init__(self, step: int, others: "tuple[Counting, ...]" = ()) -> None:
+        super().__init__()
+        self.step = step
+        self.waiting: set[int] = set()
+        self.chosen = others[0] if others else self
+
+    @property
+    def ordering(self) -> Policy:
+        return self.chosen
+
+    def key(self, request: TrackedRequest) -> Key:
+        assert request.sequence in self.waiting
+        return (request.sequence * self.step % 101,)
+
+    def entered(self, request: TrackedRequest, now_s: float) -> None:
+        assert request.sequence not in self.waiting
+        self.waiting.add(request.sequence)
+
+    def left(self, request: TrackedRequest, now_s: float) -> None:
+        self.waiting.remove(request.sequence)
+
+    def preview(self) -> "Counting":
+        twin = Counting(self.step)
+        twin.waiting = self.waiting.copy()
+        return twin
+
+
+class ChangingOrderMachine(RuleBasedStateMachine):
+    """Pushes, pops and removals while the order changes, in small steps, to another and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.orders = tuple(Counting(step) for step in (1, 7, 90))
+        self.policy = Counting(0, self.orders)
+        self.everyone = [self.policy, *self.orders]
+        self.queue = RequestQueue(self.policy, at_once=0)
+        self.waiting: dict[int, TrackedRequest] = {}
+        self.gone: list[TrackedRequest] = []
+        self.sequence = 0
+        for _ in range(40):
+            self.push()
+
+    @rule()
+    def push(self) -> None:
+        self.sequence += 1
+        self.enter(make_request(self.sequence))
+
+    @precondition(lambda self: self.gone)
+    @rule(data=st.data())
+    def come_back(self, data: st.DataObject) -> None:
+        self.enter(self.gone.pop(data.draw(st.integers(0, len(self.gone) - 1))))
+
+    @rule()
+    def pop(self) -> None:
+        popped = self.queue.pop(0.0)
+        assert (popped is None) == (not self.waiting)
+        if popped is not None:
+            firsts = [min(self.waiting, key=lambda s: (s * order.step % 101, s)) for order in self.orders]
+            assert popped.sequence in firsts
+            self.leave(popped)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        request = self.waiting[data.draw(st.sampled_from(sorted(self.waiting)))]
+        self.queue.remove(request, 0.0)
+        self.leave(request)
+
+    @rule(choice=st.integers(0, 2))
+    def choose_another_order(self, choice: int) -> None:
+        self.policy.chosen = self.orders[choice]
+
+    @rule(choice=st.integers(0, 2))
+    def use_another_policy(self, choice: int) -> None:
+        self.policy = Counting(0, self.orders)
+        self.policy.chosen = self.orders[choice]
+        self.everyone.append(self.policy)
+        self.queue.use(self.policy, 0.0)
+
+    @rule(steps=st.integers(1, 30))
+    def settle(self, steps: int) -> None:
+        self.queue.settle(0.0, steps)
+
+    @rule()
+    def arrive_in_the_order_that_is_wanted(self) -> None:
+        while self.queue.settle(0.0, 100):
+            pass
+        wanted = [self.policy, self.policy.ordering]
+        assert all(one.waiting == (set(self.waiting) if one in wanted else set()) for one in self.everyone)
+        step = self.policy.chosen.step
+        expected = sorted(self.waiting, key=lambda s: (s * step % 101, s))
+        assert [request.sequence for request in self.queue.preview(0.0)] == expected
+
+    @invariant()
+    def nothing_is_lost_or_doubled(self) -> None:
+        assert len(self.queue) == len(self.waiting)
+        assert sorted(r.sequence for r in self.queue.preview(0.0)) == sorted(self.waiting)
+
+    def enter(self, request: TrackedRequest) -> None:
+        self.queue.push(request, 0.0)
+        self.waiting[request.sequence] = request
+
+    def leave(self, request: TrackedRequest) -> None:
+        del self.waiting[request.sequence]
+        self.gone.append(request)
+
+
+TestChangingOrderMachine = ChangingOrderMachine.TestCase

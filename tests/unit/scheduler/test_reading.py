@@ -1,6 +1,9 @@
 """Messages of the durable queue, good and bad."""
 
+import math
+
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,8 +11,10 @@ from sagellm.broker import Message
 from sagellm.scheduler.reading import Delivery, Reader, Rejection
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm_schemas import JSON, MSGPACK, InferenceRequest, SamplingParams, encode, subjects
+from sagellm_schemas.request import EARLIEST_ARRIVAL_S
 
 ACK = "$JS.ACK.SAGELLM_REQUESTS.scheduler.1.17.4.1700000000500000000.9"
+STORED_S = 1_700_000_000.5
 
 
 def read(data: bytes, headers: dict[str, str] | None = None, model: str = "m") -> TrackedRequest | Rejection:
@@ -26,13 +31,19 @@ def test_an_acknowledgement_subject_tells_where_a_message_stands() -> None:
 
 def test_a_complete_request_is_taken_as_it_is() -> None:
     request = InferenceRequest(
-        model="m", id="a", prompt_token_ids=[1], sampling=SamplingParams(seed=3), arrival_time=5.0, priority="HIGH"
+        model="m",
+        id="a",
+        prompt_token_ids=[1],
+        sampling=SamplingParams(seed=3),
+        arrival_time=STORED_S - 0.25,
+        priority="HIGH",
     )
     for content_type in (JSON, MSGPACK):
         tracked = read(encode(request, content_type))
         assert isinstance(tracked, TrackedRequest)
         assert tracked.request == request
-        assert (tracked.priority, tracked.sequence, tracked.arrival_s) == (1, 17, 5.0)
+        assert encode(tracked.request, content_type) == encode(request, content_type)
+        assert (tracked.priority, tracked.sequence, tracked.arrival_s) == (1, 17, STORED_S - 0.25)
         assert tracked.reply_format == content_type
 
 
@@ -41,8 +52,25 @@ def test_what_is_missing_is_filled_in() -> None:
     assert isinstance(tracked, TrackedRequest)
     assert tracked.id == "nats-17"
     assert tracked.request.reply_to == "inbox.1"
-    assert tracked.request.arrival_time == 1_700_000_000.5
+    assert tracked.request.arrival_time == tracked.arrival_s == STORED_S
     assert tracked.request.sampling.seed is not None
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_nobody_can_claim_to_have_come_long_before_or_after_the_message_was_stored(claimed_s: float) -> None:
+    tracked = read(encode(InferenceRequest(model="m", prompt="x", arrival_time=claimed_s)))
+    assert isinstance(tracked, TrackedRequest)
+    assert STORED_S - EARLIEST_ARRIVAL_S <= tracked.arrival_s <= STORED_S
+    assert tracked.request.arrival_time == tracked.arrival_s
+    if STORED_S - EARLIEST_ARRIVAL_S <= claimed_s <= STORED_S:
+        assert tracked.arrival_s == claimed_s
+
+
+@pytest.mark.parametrize("claimed_s", [math.nan, math.inf, -math.inf])
+def test_an_arrival_that_is_no_time_is_refused(claimed_s: float) -> None:
+    rejection = read(msgspec.msgpack.encode({"model": "m", "prompt": "x", "arrival_time": claimed_s}))
+    assert isinstance(rejection, Rejection)
+    assert rejection.error.param == "arrival_time"
 
 
 def test_the_message_id_names_a_request_that_does_not_name_itself() -> None:

@@ -197,6 +197,7 @@ MESSAGES: dict[str, msgspec.Struct] = {
         request=_REQUEST, attempt=3, term=2, resume_token_ids=[9, 8], reply_format="application/json"
     ),
     "work_item_minimal": WorkItem(request=InferenceRequest(model="m", prompt="hi")),
+    "work_item_paced": WorkItem(request=InferenceRequest(model="m", prompt="hi", tbt_slo_ms=100.0), paced=True),
     "work_report": WorkReport(instance="worker-1", ended=[_ENDED]),
     "work_report_minimal": WorkReport(
         instance="worker-1", ended=[Ended(id="a", attempt=1, outcome=Outcome.FINISHED)]
@@ -214,7 +215,25 @@ MESSAGES: dict[str, msgspec.Struct] = {
             )
         ],
     ),
+    "work_report_late": WorkReport(
+        instance="worker-1", ended=[Ended(id="a", attempt=1, outcome=Outcome.FINISHED, late_gaps=2)]
+    ),
+    "instance_stats_gpu": InstanceStats(
+        info=InstanceInfo(instance_id="worker-1", model="m"),
+        state=EngineState.READY,
+        running={},
+        stats=EngineStats(gpu_utilization=0.75),
+    ),
     "metrics_query": MetricsQuery(),
+    "snapshot_policy": Snapshot(
+        taken_at=1_700_000_000.0,
+        window_s=60.0,
+        policy="adaptive",
+        policy_in_use="slo_aware",
+        policy_reason="half of the requests have deadlines",
+        avg_gpu_utilization=0.5,
+        avg_instance_utilization=0.625,
+    ),
     "snapshot": Snapshot(
         taken_at=1_700_000_000.0,
         window_s=60.0,
@@ -265,6 +284,9 @@ MESSAGES: dict[str, msgspec.Struct] = {
     "instance_info_minimal": InstanceInfo(instance_id="worker-1", model="m"),
     "instance_info_server": InstanceInfo(instance_id="gpu-1-0a1b2c3d", model="m", engine="vllm", server="gpu-1"),
     "instance_stats": _HEARTBEAT,
+    "instance_stats_paced": InstanceStats(
+        info=_INFO, state=EngineState.READY, running={}, stats=EngineStats(chunk_tokens=2048)
+    ),
     "instance_report": InstanceReport(heartbeat=_HEARTBEAT, ended=[_ENDED]),
     "model_card": ModelCard(
         name="an/example.model",

@@ -15,6 +15,7 @@ CODES = {
     "not_found": (404, False),
     "model_not_found": (404, False),
     "queue_full": (429, False),
+    "rate_limit_exceeded": (429, False),
     "unavailable": (503, True),
     "broker_unavailable": (503, True),
     "deadline_exceeded": (504, False),

@@ -1,5 +1,7 @@
 """Small cost models and engines for tests."""
 
+import msgspec
+
 from sagellm.simulator.cost import CostModel, StepClock
 from sagellm.simulator.engine import SimulatedEngine
 from sagellm.simulator.job import Job
@@ -20,6 +22,11 @@ def linear_cost() -> CostModel:
     return CostModel(
         name="linear", dense_ms=[(1, 10.0), (1001, 1010.0)], kv_tokens=4096, max_num_seqs=8, max_batched_tokens=100
     )
+
+
+def attending_cost() -> CostModel:
+    """A step takes 9 ms, 1 ms per token, and about 0.1 ms for ten tokens that attend to one another."""
+    return msgspec.structs.replace(linear_cost(), attention_flop_per_pair=1.0, attention_flop_per_s=2.0**20)
 
 
 def engine_of(cost: CostModel, num_blocks: int = 64, *, sharing: bool = True) -> SimulatedEngine:

@@ -1,22 +1,25 @@
 """A simulated instance: exact times, and the same steps as the engine's own scheduler makes."""
 
+import itertools
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sagellm.simulator.cost import StepClock
 from sagellm.simulator.job import Job
 from sagellm_engine.block_manager import BlockManager
 from sagellm_engine.scheduler import Scheduler
-from sagellm_engine.sequence import Sequence
+from sagellm_engine.sequence import Sequence, Status
 from sagellm_schemas import SamplingParams
 from sagellm_schemas.prefix import block_hashes
 
-from .making import BLOCK, engine_of, linear_cost, run_alone, steady_cost
+from .making import BLOCK, attending_cost, engine_of, linear_cost, run_alone, steady_cost
 
-Work = tuple[int, list[int], int, int]
-"""Arrival step, prompt, output tokens, priority."""
+Work = tuple[float, list[int], int, int, float | None]
+"""Arrival, prompt, output tokens, priority, and what its steps are paced by, in seconds."""
 
 
 def test_one_request_takes_a_prefill_step_and_a_step_for_each_further_token() -> None:
@@ -45,6 +48,22 @@ def test_the_second_of_two_prompts_gets_what_the_first_leaves_of_the_budget() ->
     # 60 + 40 tokens; then one decode and the 20 that are left.
     assert list(first.token_times_s) == pytest.approx([0.109, 0.139])
     assert list(second.token_times_s) == pytest.approx([0.139])
+
+
+def test_a_paced_decode_has_its_next_token_in_time_while_a_long_prompt_is_computed_beside_it() -> None:
+    engine = engine_of(linear_cost(), 1000)
+    first = Job("a", 60, 100, tbt_slo_s=0.045)
+    run_alone(engine, [(0.0, first), (0.2, Job("b", 2000, 1))])
+    gaps_s = [b - a for a, b in itertools.pairwise(first.token_times_s)]
+    assert gaps_s[0] == pytest.approx(0.010), "nothing else to compute"
+    assert 0.040 < max(gaps_s) <= 0.045
+    assert engine.stats().chunk_tokens > 40
+
+
+def test_without_a_pace_a_long_prompt_takes_the_whole_budget() -> None:
+    first = Job("a", 60, 30)
+    run_alone(engine_of(linear_cost(), 200), [(0.0, first), (0.2, Job("b", 400, 1))])
+    assert max(b - a for a, b in itertools.pairwise(first.token_times_s)) == pytest.approx(0.109)
 
 
 def test_a_prefix_that_is_known_is_not_computed_again() -> None:
@@ -83,12 +102,19 @@ prompts = st.one_of(
     st.tuples(st.integers(1, 9), st.integers(1, 40)).map(lambda p: [p[0] * 1000 + i for i in range(p[1])]),
 )
 works = st.lists(
-    st.tuples(st.integers(0, 30), prompts, st.integers(1, 20), st.sampled_from([0, 2, 2])), max_size=12
+    st.tuples(
+        st.floats(0, 0.4),
+        prompts,
+        st.integers(1, 20),
+        st.sampled_from([0, 2, 2]),
+        st.sampled_from([None, 0.012, 0.02, 0.1]),
+    ),
+    max_size=12,
 )
 
 
 @settings(deadline=None)
-@given(works, st.integers(15, 40), st.integers(8, 24), st.booleans())
+@given(works, st.integers(15, 40), st.integers(8, 48), st.booleans())
 def test_it_makes_the_very_steps_of_the_engines_scheduler(
     works: list[Work], num_blocks: int, budget: int, sharing: bool
 ) -> None:
@@ -98,40 +124,58 @@ def test_it_makes_the_very_steps_of_the_engines_scheduler(
     assert simulated(works, num_blocks, budget, sharing) == real(works, num_blocks, budget, sharing)
 
 
-def simulated(works: Iterable[Work], num_blocks: int, budget: int, sharing: bool) -> list[list[int]]:
-    """The steps after which each job had a token, where every step takes one second."""
-    cost = steady_cost()
-    cost = type(cost)(**{f: getattr(cost, f) for f in cost.__struct_fields__} | {"max_batched_tokens": budget})
+def simulated(works: Iterable[Work], num_blocks: int, budget: int, sharing: bool) -> list[list[float]]:
+    """When each job had its tokens."""
+    cost = msgspec.structs.replace(attending_cost(), max_batched_tokens=budget)
     engine = engine_of(cost, num_blocks, sharing=sharing)
     jobs = [
-        Job(str(i), len(prompt), output, priority, list(block_hashes(prompt, BLOCK)))
-        for i, (_, prompt, output, priority) in enumerate(works)
+        Job(str(i), len(prompt), output, priority, list(block_hashes(prompt, BLOCK)), tbt_slo_s)
+        for i, (_, prompt, output, priority, tbt_slo_s) in enumerate(works)
     ]
-    run_alone(engine, [(float(work[0]), job) for work, job in zip(works, jobs, strict=True)])
-    return [[round(time_s) for time_s in job.token_times_s] for job in jobs]
+    run_alone(engine, [(work[0], job) for work, job in zip(works, jobs, strict=True)])
+    return [list(job.token_times_s) for job in jobs]
 
 
-def real(works: Iterable[Work], num_blocks: int, budget: int, sharing: bool) -> list[list[int]]:
+def real(works: Iterable[Work], num_blocks: int, budget: int, sharing: bool) -> list[list[float]]:
     """The same of the engine's scheduler, with a model that answers tokens nobody asks for again."""
+    clock = StepClock(attending_cost(), budget)
     blocks = BlockManager(num_blocks, BLOCK, enable_prefix_caching=sharing)
     scheduler = Scheduler(blocks, max_num_seqs=8, max_batched_tokens=budget)
     waiting = [
-        (arrival, output, Sequence(str(i), prompt, SamplingParams(), max_tokens=99, priority=priority, arrival=i))
-        for i, (arrival, prompt, output, priority) in enumerate(works)
+        (
+            arrival_s,
+            output,
+            Sequence(
+                str(i),
+                prompt,
+                SamplingParams(),
+                max_tokens=99,
+                priority=priority,
+                arrival=i,
+                tbt_slo_s=tbt_slo_s,
+            ),
+        )
+        for i, (arrival_s, prompt, output, priority, tbt_slo_s) in enumerate(works)
     ]
     wanted = {sequence: output for _, output, sequence in waiting}
-    tokens: dict[str, list[int]] = {sequence.id: [] for sequence in wanted}
-    now = 0
+    tokens: dict[str, list[float]] = {sequence.id: [] for sequence in wanted}
+    now_s = 0.0
     while waiting or scheduler.sequences:
-        while waiting and waiting[0][0] <= now:
+        if not scheduler.sequences:
+            now_s = max(now_s, waiting[0][0])
+        while waiting and waiting[0][0] <= now_s:
             scheduler.add(waiting.pop(0)[2])
-        plan = scheduler.schedule()
+        decoding = {s for s in scheduler.sequences if s.status is Status.RUNNING and s.num_uncomputed == 1}
+        plan = scheduler.schedule(now_s)
+        pairs = sum(n * (s.num_computed + (n + 1) / 2) for s, n in plan.items() if s not in decoding)
+        began_s, now_s = now_s, now_s + clock.step_s(sum(plan.values()), 0, 0, pairs)
         scheduler.complete(plan)
-        now += 1
+        scheduler.took(now_s - began_s)
         for sequence in plan:
             if sequence.num_uncomputed:
                 continue
-            tokens[sequence.id].append(now)
+            tokens[sequence.id].append(now_s)
+            sequence.token_s = now_s
             sequence.token_ids.append(-1 - int(sequence.id))
             if sequence.num_output == wanted[sequence]:
                 scheduler.remove(sequence)

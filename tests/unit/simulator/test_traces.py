@@ -112,3 +112,45 @@ def test_a_bad_mix_is_one_clear_error(text: str, said: str) -> None:
 def test_mixes_cannot_be_more_than_everything() -> None:
     with pytest.raises(InvalidRequest, match="more than 1"):
         apply_mixes([], [parse_mix("a:0.6"), parse_mix("b:0.6")], 0, 0)
+
+
+RECORDED = (
+    '{"arrival_s":1795500000.5,"model":"m","user":"5f","priority":"HIGH","ttft_slo_ms":500,"max_tokens":99,'
+    '"input_tokens":40,"output_tokens":7,"outcome":"finished","block_tokens":16,"blocks":[3,4],"new_field":1}\n'
+    '{"arrival_s":1795500002.5,"input_tokens":9,"output_tokens":0,"outcome":"cancelled"}\n'
+    '{"arrival_s":1795499999.5,"input_tokens":9,"output_tokens":2,"priority":4,"can_be_preempted":false}\n'
+)
+
+
+def test_a_recorded_trace_has_what_generated_tokens_with_all_that_was_asked_for(tmp_path: Path) -> None:
+    first, second = read_trace(file_of(tmp_path, "trace.jsonl.gz", RECORDED))
+    assert (first.arrival_s, first.priority, first.can_be_preempted) == (0.0, 4, False)
+    assert (second.arrival_s, second.priority, second.user, second.ttft_slo_ms) == (1.0, 1, "5f", 500)
+    assert (second.input_tokens, second.output_tokens, second.max_tokens) == (40, 7, 99)
+    assert (second.blocks, second.block_tokens) == ((3, 4), 16)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"HIGH"', '"URGENT"', "line 1: priority must be one of"),
+        ('"ttft_slo_ms":500', '"ttft_slo_ms":-5', "line 1: ttft_slo_ms must be a number above 0"),
+        ('"blocks":[3,4]', '"blocks":[3,-4]', "line 1: blocks must not be negative"),
+        ('"blocks":[3,4]', '"blocks":[3,4,5]', "line 1: 3 blocks of 16 are more than input and output"),
+        ('"block_tokens":16', '"block_tokens":0', "line 1: block_tokens must be from 1"),
+        ('"max_tokens":99', '"max_tokens":0', "line 1: max_tokens must be a whole number from 1"),
+        (
+            '"input_tokens":9,"output_tokens":2',
+            '"input_tokens":0,"output_tokens":2',
+            "line 3: input_tokens must be",
+        ),
+        ('"output_tokens":2', '"output_tokens":"2"', "line 3: not a recorded request: Expected `int`, got `str`"),
+        ('{"arrival_s":1795500002.5', "{", "line 2: not a recorded request"),
+    ],
+)
+def test_a_bad_recording_is_one_clear_error(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = RECORDED.replace(old, new)
+    assert text != RECORDED
+    with pytest.raises(InvalidRequest) as error:
+        read_trace(file_of(tmp_path, "a.jsonl", text))
+    assert said in error.value.message

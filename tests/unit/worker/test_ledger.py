@@ -80,3 +80,13 @@ def test_a_request_that_runs_again_has_not_ended(ledger: Ledger) -> None:
 def test_terms_only_grow(ledger: Ledger) -> None:
     assert [ledger.fence(term) for term in (1, 3, 2, 3, 4)] == [True, True, False, True, True]
     assert ledger.term == 4
+
+
+def test_pauses_longer_than_the_slo_are_counted(ledger: Ledger, clock: Clock) -> None:
+    request = InferenceRequest(model="m", id="a", prompt="x", tbt_slo_ms=50.0)
+    job = ledger.accept(WorkItem(request=request), "ack")
+    for gap_s in (9.0, 0.04, 0.06, 0.05, 0.2):
+        clock.now += gap_s
+        job.output(clock.now)
+    assert job.late_gaps == 2
+    assert job.longest_gap_s == pytest.approx(0.2)

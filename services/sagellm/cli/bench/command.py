@@ -1,4 +1,4 @@
-"""`sagellm bench serve` and `sagellm bench engine`."""
+"""`sagellm bench`: `serve` and `engine` are here, `calibrate` has a folder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagellm.cli import options
+
+from .calibrate.command import calibrate
 
 if TYPE_CHECKING:
     from .measure import Plan, Result
@@ -38,6 +40,7 @@ def bench() -> typer.Typer:
     app = typer.Typer(help="Measure TTFT, TPOT, ITL and throughput.", no_args_is_help=True)
     app.command()(serve)
     app.command()(engine)
+    app.command()(calibrate)
     return app
 
 

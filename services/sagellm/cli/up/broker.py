@@ -10,12 +10,10 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from sagellm.broker import embedded_server
+from sagellm.cli.joining import JOIN_FILE
 from sagellm.settings import Settings
 
 from .output import Output
-
-JOIN_FILE = "nats.env"
-"""In the state folder while the pipeline is up: the variables with which another process joins it."""
 
 
 @contextlib.asynccontextmanager

@@ -6,9 +6,9 @@ import time
 import typer
 
 from sagellm.cli.conversation import Conversation
+from sagellm.cli.joining import JOIN_FILE
 from sagellm.cli.openai_client import OpenAIClient
 
-from .broker import JOIN_FILE
 from .output import Output
 from .pipeline import Pipeline
 

@@ -37,6 +37,10 @@ class FairnessGap:
         else:
             self._waiting.pop(user_id, None)
 
+    def waiting(self, user_id: str) -> int:
+        """How many requests of that user wait."""
+        return self._waiting.get(user_id, 0)
+
     def served(self, user_id: str, input_tokens: int, output_tokens: int, weight: float = 1.0) -> None:
         """A user got service."""
         tokens = service_tokens(input_tokens, output_tokens) / weight

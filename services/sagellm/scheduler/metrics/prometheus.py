@@ -9,7 +9,9 @@ from prometheus_client.registry import Collector
 from sagellm.histogram import Histogram, Series
 from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.instances import Instance
+from sagellm.scheduler.policies import Policy
 
+from .policy import PolicyInUse
 from .requests import RequestMetrics
 from .utilization import Utilization
 
@@ -29,7 +31,9 @@ class SchedulerMetrics:
         self.waiting = Gauge(
             "sagellm_scheduler_queue_length", "Waiting requests", ["model"], registry=self.registry
         )
-        self.outstanding = self._gauge("outstanding_requests", "Requests that have not ended")
+        self.outstanding = self._gauge(
+            "outstanding_requests", "Requests that have not ended; of a standby, those that it has a copy of"
+        )
         self.wait = self._histogram(
             "queue_wait_seconds", "From arrival to the first dispatch", WAIT_BUCKETS_S
         ).only
@@ -40,6 +44,13 @@ class SchedulerMetrics:
         self.rejected = self._counter("rejected", "Messages that could not become work")
         self.cancelled = self._counter("cancelled", "Requests cancelled while they waited")
         self.failed = self._counter("failed", "Requests ended by the scheduler with an error")
+        self.preemptions = self._counter("preemptions", "Running requests sent back to make room for another")
+        self._refusals = Counter(
+            "sagellm_scheduler_refusals",
+            "New requests refused, by the bound that they would have exceeded",
+            ["reason"],
+            registry=self.registry,
+        )
         self.instances = Gauge(
             "sagellm_scheduler_instances", "Known instances", ["model", "state"], registry=self.registry
         )
@@ -52,6 +63,8 @@ class SchedulerMetrics:
         )
         self._decided: dict[str, Series] = {}
         self.utilization = Utilization()
+        self.policy: PolicyInUse | None = None
+        """What a leader uses; see `uses`."""
         self.estimates: Estimates | None = None
         """Set by whoever keeps them."""
         self.requests = RequestMetrics(
@@ -61,6 +74,10 @@ class SchedulerMetrics:
             tier_weights or {},
         )
         self.registry.register(_Totals(self))
+
+    def refused(self, reason: str) -> None:
+        """A new request was refused."""
+        self._refusals.labels(reason).inc()
 
     def prediction_error(self) -> dict[str, float]:
         """Relative mean error of the estimates, by what they predict."""
@@ -78,6 +95,10 @@ class SchedulerMetrics:
         for instance in instances:
             self.instances.labels(instance.info.model, instance.state).inc()
         self.utilization.sample(instances)
+
+    def uses(self, policy: Policy) -> None:
+        """A leader orders its queue by `policy` from now on."""
+        self.policy = PolicyInUse(policy)
 
     def decided(self, policy: str, elapsed_s: float, decisions: int) -> None:
         """`decisions` were made in `elapsed_s`."""
@@ -146,3 +167,15 @@ class _Totals(Collector):
         busy = "Share of time that instances were busy, on average"
         utilization = self._metrics.utilization
         yield GaugeMetricFamily("sagellm_scheduler_instance_utilization_ratio", busy, value=utilization.average)
+        if utilization.gpus is not None:
+            kernels = "Share of time in which the instances' GPUs ran kernels, on average, as their drivers tell"
+            yield GaugeMetricFamily("sagellm_scheduler_gpu_utilization_ratio", kernels, value=utilization.gpus)
+        policy = self._metrics.policy
+        if policy is not None:
+            info = GaugeMetricFamily(
+                "sagellm_scheduler_policy", "1 for the policy that orders the queue", labels=["policy", "in_use"]
+            )
+            info.add_metric([policy.name, policy.active], 1)
+            yield info
+            switches = "Times that the adaptive policy chose another one"
+            yield CounterMetricFamily("sagellm_scheduler_policy_switches", switches, value=policy.switches_total)

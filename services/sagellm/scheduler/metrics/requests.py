@@ -4,15 +4,12 @@ import time
 from collections.abc import Mapping
 
 from sagellm.histogram import Histogram
-from sagellm.scheduler.instances import Instance
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm_schemas import Ended, Outcome, RequestPriority
 
 from .fairness import FairnessGap
 from .slo import met, states_slo
 from .window import Window
-
-SECONDS_PER_HOUR = 3600.0
 
 
 class Totals:
@@ -53,21 +50,25 @@ class RequestMetrics:
         """A request was sent to an instance for the first time, `wait_s` after its arrival."""
         self.window.at(time.monotonic()).queue_wait.add(wait_s * 1000)
 
-    def attempt_ended(self, tracked: TrackedRequest, ended: Ended, instance: Instance | None) -> None:
-        """A work item has ended, and the request perhaps with it: its time at the instance is paid for."""
-        if ended.first_token_ms is not None and not tracked.first_token_s:
-            tracked.first_token_s = time.time() - (ended.duration_ms - ended.first_token_ms) / 1000
-        if instance is not None and instance.info.price_per_hour:
-            share = 1 / max(1, instance.info.max_concurrent_requests)
-            tracked.cost += share * instance.info.price_per_hour * ended.duration_ms / 1000 / SECONDS_PER_HOUR
-        request, usage = tracked.request, ended.usage
+    def attempt_ended(self, tracked: TrackedRequest, ended: Ended) -> None:
+        """A work item has ended, and the request perhaps with it."""
+        now_s, request, usage = time.time(), tracked.request, ended.usage
+        if ended.first_token_ms is not None:
+            first_s = now_s - (ended.duration_ms - ended.first_token_ms) / 1000
+            if not tracked.first_token_s:
+                tracked.first_token_s = first_s
+            elif request.tbt_slo_ms is not None and (first_s - tracked.left_s) * 1000 > request.tbt_slo_ms:
+                tracked.late_gaps += 1  # the pause between two attempts
+        tracked.left_s = now_s
+        tracked.late_gaps += ended.late_gaps
         weight = self._tier_weights.get(request.billing_tier, 1.0)
         self.fairness.served(request.user_id, usage.prompt_tokens, usage.completion_tokens, weight)
 
     def ended(self, tracked: TrackedRequest, outcome: Outcome, ended: Ended | None = None) -> None:
         """A request has ended, whichever way; `ended` tells how, if that was at an instance."""
         totals, slot = self.totals, self.window.at(time.monotonic())
-        totals.cost += tracked.cost
+        if ended is not None:
+            totals.cost += ended.usage.cost
         if outcome is Outcome.CANCELLED:
             totals.cancelled += 1
             return
@@ -89,7 +90,7 @@ class RequestMetrics:
         slot, now_s = self.window.at(time.monotonic()), time.time()
         tokens = ended.usage.completion_tokens if ended is not None else 0
         latency_ms = max(0.0, now_s - tracked.arrival_s) * 1000
-        ttft_ms = tpot_ms = None
+        ttft_ms = None
         if tracked.first_token_s:
             ttft_ms = min(latency_ms, max(0.0, tracked.first_token_s - tracked.arrival_s) * 1000)
             slot.ttft.add(ttft_ms)
@@ -102,7 +103,13 @@ class RequestMetrics:
             slot.longest_gap.add(ended.longest_gap_ms)
         slot.latency.add(latency_ms)
         self._latency[tracked.priority].observe(latency_ms / 1000)
-        good = met(tracked.request, latency_ms, ttft_ms, tpot_ms)
+        good = met(
+            tracked.request,
+            latency_ms=latency_ms,
+            ttft_ms=ttft_ms,
+            output_tokens=tokens,
+            late_gaps=tracked.late_gaps,
+        )
         self.totals.completed += 1
         self.totals.output_tokens += tokens
         slot.completed += 1

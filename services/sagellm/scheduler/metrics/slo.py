@@ -1,6 +1,9 @@
-"""Whether a request that has ended met the SLOs it stated."""
+"""Whether a request that has ended met the SLOs it stated: one reading, of the service and of the simulator."""
 
 from typing import Protocol
+
+ON_TIME_PERCENT = 99
+"""So many of a request's own gaps between tokens are held to `tbt_slo_ms`."""
 
 
 class Stated(Protocol):
@@ -24,14 +27,34 @@ def states_slo(request: Stated) -> bool:
     return request.slo_deadline_ms is not None or request.ttft_slo_ms is not None or request.tbt_slo_ms is not None
 
 
-def met(request: Stated, latency_ms: float, ttft_ms: float | None, tpot_ms: float | None) -> bool:
+def met(request: Stated, *, latency_ms: float, ttft_ms: float | None, output_tokens: int, late_gaps: int) -> bool:
     """Whether a request that completed met all the SLOs it states, and so True where it states none.
 
-    `slo_deadline_ms` bounds the latency, `ttft_slo_ms` the time to the first token, `tbt_slo_ms` the mean time
-    between tokens (TPOT). None is for what has no tokens to time: an empty answer, or one of a single token.
+    `late_gaps` of the gaps between its tokens were longer than `tbt_slo_ms`.
     """
     return (
-        (request.slo_deadline_ms is None or latency_ms <= request.slo_deadline_ms)
-        and (request.ttft_slo_ms is None or (latency_ms if ttft_ms is None else ttft_ms) <= request.ttft_slo_ms)
-        and (request.tbt_slo_ms is None or tpot_ms is None or tpot_ms <= request.tbt_slo_ms)
+        deadline_met(request, latency_ms)
+        and ttft_met(request, latency_ms if ttft_ms is None else ttft_ms)
+        and tbt_met(request, output_tokens, late_gaps)
     )
+
+
+def deadline_met(request: Stated, latency_ms: float) -> bool:
+    """Whether the whole answer came in time."""
+    return request.slo_deadline_ms is None or latency_ms <= request.slo_deadline_ms
+
+
+def ttft_met(request: Stated, ttft_ms: float) -> bool:
+    """Whether the first token came in time; of an empty answer its end."""
+    return request.ttft_slo_ms is None or ttft_ms <= request.ttft_slo_ms
+
+
+def tbt_met(request: Stated, output_tokens: int, late_gaps: int) -> bool:
+    """Whether no more gaps between tokens were late than may be."""
+    gaps = max(0, output_tokens - 1)
+    return request.tbt_slo_ms is None or late_gaps <= gaps - on_time(gaps)
+
+
+def on_time(gaps: int) -> int:
+    """How many of so many gaps must be short enough: the nearest rank, so of up to 99 all of them."""
+    return -(-ON_TIME_PERCENT * gaps // 100)

@@ -27,12 +27,13 @@ class Expectations(Protocol):
 
 
 class PdRouter:
-    """Decides between the halves and the whole, by what is free: nothing waits for a role that is not there, and
-    no free credit is left unused.
+    """Decides between the halves and the whole: nothing waits for a role that is not there.
 
     Where KV blocks can move (`transfers`), a request is split only if a decoding instance has a free credit as
-    well. Where they cannot, what should be split runs whole on a prefilling instance: there its prompt stalls only
-    others of its kind.
+    well. While every prefilling instance is full, the PD policy is asked all the same, and what it would split
+    waits for one of them: a burst of prompts that ran where others decode would stall those. Where blocks cannot
+    move, what should be split runs whole on a prefilling instance, as long as one has a free credit: there its
+    prompt stalls only others of its kind.
     """
 
     def __init__(
@@ -52,8 +53,11 @@ class PdRouter:
 
     def load(self, model: str) -> float:
         """Share of the credits in use, of those for whole requests, or else of the prefilling ones."""
-        whole = self._instances.with_credit(model, Phase.WHOLE)
-        return (whole if whole.members else self._instances.with_credit(model, Phase.PREFILL)).load
+        return self._entry(model).load
+
+    def capacity(self, model: str) -> int:
+        """How many credits there are, free or not: for whole requests, or else of the prefilling instances."""
+        return self._entry(model).capacity
 
     def available(self, model: str) -> bool:
         """Whether a new request of `model` can be placed now."""
@@ -61,17 +65,19 @@ class PdRouter:
             self._instances.with_credit(model, Phase.WHOLE) or self._instances.with_credit(model, Phase.PREFILL)
         )
 
-    def place(self, request: TrackedRequest) -> tuple[Phase, Candidates]:
-        """What `request` is dispatched for, PREFILL or WHOLE, and to one of whom. `available` must hold."""
+    def place(self, request: TrackedRequest, now_s: float) -> tuple[Phase, Candidates]:
+        """What `request` is dispatched for, PREFILL or WHOLE, and to one of whom; to nobody while it had better
+        wait. `available` must hold."""
         model = request.request.model
         whole = self._instances.with_credit(model, Phase.WHOLE)
         prefilling = self._instances.with_credit(model, Phase.PREFILL)
-        if not prefilling or preferred(request, whole):
+        waits = not prefilling and self._transfers and bool(prefilling.ready)
+        if not (prefilling or waits) or preferred(request, whole):
             return Phase.WHOLE, whole
         if preferred(request, prefilling):
             return Phase.WHOLE, prefilling
         goes_on = not self._transfers or bool(self.decoding(model))
-        if goes_on and self._policy.splits(request, self._prospect(request, prefilling, whole)):
+        if goes_on and self._policy.splits(request, self._prospect(request, prefilling, whole, now_s)):
             return (Phase.PREFILL if self._transfers else Phase.WHOLE), prefilling
         return Phase.WHOLE, whole or prefilling
 
@@ -79,14 +85,22 @@ class PdRouter:
         """Who can take a decode after its prefill now."""
         return self._instances.with_credit(model, Phase.DECODE)
 
-    def _prospect(self, request: TrackedRequest, prefilling: Candidates, whole: Candidates) -> Prospect:
+    def _entry(self, model: str) -> Candidates:
+        whole = self._instances.with_credit(model, Phase.WHOLE)
+        return whole if whole.members else self._instances.with_credit(model, Phase.PREFILL)
+
+    def _prospect(
+        self, request: TrackedRequest, prefilling: Candidates, whole: Candidates, now_s: float
+    ) -> Prospect:
         prefill_s = self._expectations.prefill_s(request)
-        backlog_tokens = prefilling.least(by_tokens).unread_tokens
+        backlog_tokens, waited_s = prefilling.unread_tokens, max(0.0, now_s - request.arrival_s)
+        if prefilling:
+            backlog_tokens, waited_s = prefilling.least(by_tokens).unread_tokens, 0.0
         return Prospect(
             input_tokens=request.prompt_tokens,
             output_tokens=self._expectations.output_tokens(request),
             prefill_s=prefill_s,
-            prefill_wait_s=backlog_tokens * prefill_s / max(1, request.prompt_tokens),
+            prefill_wait_s=waited_s + backlog_tokens * prefill_s / max(1, request.prompt_tokens),
             transfer_s=request.prompt_tokens * self._transfer_s_per_token,
             decoding=len(whole.least(by_load).assigned) if whole else 0,
         )

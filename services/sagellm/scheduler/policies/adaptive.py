@@ -22,10 +22,6 @@ KEEP_S = 15.0
 """A policy stays for at least so long."""
 
 
-MOST_REORDERED = 20_000
-"""While more requests wait, the policy stays: a new order for all of them would hold up everything else."""
-
-
 class Adaptive(BasePolicy):
     """Delegates to one of the other policies: `active` names it and `reason` says why.
 
@@ -46,7 +42,6 @@ class Adaptive(BasePolicy):
             for policy in (Fifo(), Priority(options), SloAware(options), CostOptimized(options), self._fair)
         }
         self._policy: Policy = self._policies["priority"]
-        self._waiting: dict[int, TrackedRequest] = {}
         self._traffic = Traffic(options)
         self._looked_s = 0.0
         self._changed_s: float | None = None
@@ -55,12 +50,17 @@ class Adaptive(BasePolicy):
         self.switches_total = 0
 
     @property
+    def paced(self) -> bool:
+        """As the policy in use says."""
+        return self._policy.paced
+
+    @property
     def active(self) -> str:
         """Name of the policy in use."""
         return self._policy.name
 
     @property
-    def policy(self) -> Policy:
+    def ordering(self) -> Policy:
         """The policy in use."""
         return self._policy
 
@@ -93,18 +93,13 @@ class Adaptive(BasePolicy):
         if now_s - self._looked_s >= LOOK_EVERY_S:
             self._looked_s = now_s
             self._look(request, now_s)
-        self._waiting[request.sequence] = request
-        self._policy.entered(request, now_s)
 
     def left(self, request: TrackedRequest, now_s: float) -> None:
-        """Pass it on."""
-        del self._waiting[request.sequence]
+        """See whether it has missed its deadline already."""
         self._traffic.dispatched(request, now_s)
-        self._policy.left(request, now_s)
 
     def changed(self, request: TrackedRequest, now_s: float) -> None:
-        """Pass it on."""
-        self._policy.changed(request, now_s)
+        """The policy in use is told as well; here it changes nothing."""
 
     def explain(self, request: TrackedRequest, now_s: float) -> str:
         """As the policy in use says."""
@@ -118,8 +113,6 @@ class Adaptive(BasePolicy):
         """A copy that stays with the policy in use."""
         twin = type(self)(self._options)
         twin.attach(self.outlook)
-        twin.generation = self.generation
-        twin._waiting = self._waiting.copy()
         twin._policy = self._policy.preview()
         if isinstance(twin._policy, Fair):
             twin._fair = twin._policy
@@ -139,20 +132,10 @@ class Adaptive(BasePolicy):
             self._wanted = (name, now_s)
         if name == self.active:
             self.reason = reason
-        elif len(self._waiting) > MOST_REORDERED:
-            self.reason = f"{name} would suit better ({reason}), but too many wait to put them into a new order"
         elif self._changed_s is None or (
             now_s - self._wanted[1] >= SETTLE_S and now_s - self._changed_s >= KEEP_S
         ):
-            self._change(self._policies[name], reason, now_s)
-
-    def _change(self, policy: Policy, reason: str, now_s: float) -> None:
-        for request in self._waiting.values():
-            self._policy.left(request, now_s)
-        for request in self._waiting.values():
-            policy.entered(request, now_s)
-        self._policy = policy
-        self._changed_s = now_s
-        self.reason = reason
-        self.switches_total += 1
-        self.generation += 1
+            self._policy = self._policies[name]
+            self._changed_s = now_s
+            self.reason = reason
+            self.switches_total += 1

@@ -60,8 +60,23 @@ class Policy(Protocol):
     """Order of waiting requests. Times are Unix seconds; lower keys and ranks go first."""
 
     name: ClassVar[str]
-    generation: int
-    """Grows when requests that already wait must be put into a new order: the queue then asks everything again."""
+
+    @property
+    def ordering(self) -> "Policy":
+        """Whose `group`, `key` and `rank` count: itself, or another one that it leaves the order to for now.
+
+        That one is told as well of what enters and leaves. When it is exchanged for another, queues go over to the
+        new order in small steps, and serve by the old one until it is complete.
+        """
+        ...
+
+    @property
+    def paced(self) -> bool:
+        """Whether an engine's steps compute no more of prompts than the `tbt_slo_ms` of what decodes beside allow.
+
+        Asked at each dispatch. Otherwise a step computes as much as its token budget allows.
+        """
+        ...
 
     def group(self, request: TrackedRequest, now_s: float) -> str:
         """The group `request` waits in.
@@ -169,8 +184,17 @@ class BasePolicy:
     name: ClassVar[str] = "base"
 
     def __init__(self) -> None:
-        self.generation = 0
         self.outlook: Outlook = Unknown()
+
+    @property
+    def ordering(self) -> Policy:
+        """Its own."""
+        return self
+
+    @property
+    def paced(self) -> bool:
+        """Steps as large as their budget."""
+        return False
 
     def group(self, request: TrackedRequest, now_s: float) -> str:
         """All in one group."""

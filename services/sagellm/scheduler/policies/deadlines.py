@@ -22,5 +22,9 @@ def start_by_s(request: TrackedRequest, prefill_s: float, service_s: float) -> f
 def due_s(request: TrackedRequest) -> float:
     """The first deadline of a request, as Unix time; infinite where there is none."""
     asked = request.request
-    slos = [slo for slo in (asked.ttft_slo_ms, asked.slo_deadline_ms) if slo is not None]
-    return request.arrival_s + min(slos) / 1e3 if slos else inf
+    first_ms, last_ms = asked.ttft_slo_ms, asked.slo_deadline_ms
+    if first_ms is None and last_ms is None:
+        return inf
+    return (
+        request.arrival_s + min(inf if first_ms is None else first_ms, inf if last_ms is None else last_ms) / 1e3
+    )

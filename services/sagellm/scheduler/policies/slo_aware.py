@@ -30,6 +30,7 @@ class SloAware(BasePolicy):
     """
 
     name: ClassVar[str] = "slo_aware"
+    paced = True
 
     def __init__(self, options: PolicyOptions | None = None) -> None:
         super().__init__()

@@ -1,12 +1,11 @@
 """locality: prompts that begin alike go to the same instance, where the beginning is in the prefix cache."""
 
-from array import array
 from typing import ClassVar
 
 from sagellm.scheduler.candidates import Candidates
 from sagellm.scheduler.instances import Instance
 from sagellm.scheduler.requests import TrackedRequest
-from sagellm_schemas import InferenceRequest
+from sagellm_schemas import InferenceRequest, encode
 
 from .load_balanced import by_load
 from .rendezvous import key_of, scores
@@ -45,7 +44,7 @@ class Locality:
 
 def _prefix(request: InferenceRequest) -> bytes:
     if request.prompt_token_ids is not None:
-        return array("i", request.prompt_token_ids[:PREFIX_TOKENS]).tobytes()
+        return encode(request.prompt_token_ids[:PREFIX_TOKENS])
     if request.prompt is not None:
         return request.prompt[:PREFIX_CHARS].encode()
     text = "\n".join(message.text() for message in (request.messages or ())[:2])

@@ -36,11 +36,9 @@ class PrefixAware:
     def choose(self, request: TrackedRequest, candidates: Candidates) -> Instance:
         """The cheapest; from now on it counts as holding this prompt."""
         index = candidates.prefixes
-        token_ids = request.request.prompt_token_ids
-        if not token_ids or index is None:
+        if request.request.prompt_token_ids is None or index is None:
             return candidates.least(by_load)
-        if request.resume_token_ids:
-            token_ids = token_ids + request.resume_token_ids
+        token_ids = [*request.request.prompt_token_ids, *request.resume_token_ids]
         blocks = self._hashes.of(token_ids, index.block_size, MAX_BLOCKS)
         best = candidates.least(by_load)
         if len(candidates) > 1 and (levels := index.levels(blocks)):

@@ -1,5 +1,6 @@
 """topology_aware: near where this request, session or user ran last: the same machine, or else the same rack."""
 
+from collections import OrderedDict
 from typing import ClassVar
 
 from sagellm.scheduler.candidates import Candidates
@@ -28,7 +29,7 @@ class TopologyAware:
     name: ClassVar[str] = "topology_aware"
 
     def __init__(self) -> None:
-        self._places: dict[str, Instance] = {}
+        self._places: OrderedDict[str, Instance] = OrderedDict()
 
     def choose(self, request: TrackedRequest, candidates: Candidates) -> Instance:
         """The nearest that is not much busier than the least loaded."""
@@ -45,7 +46,7 @@ class TopologyAware:
         self._places.pop(key, None)
         self._places[key] = instance
         if len(self._places) > REMEMBERED:
-            del self._places[next(iter(self._places))]
+            self._places.popitem(last=False)
 
 
 def _near(last: Instance, candidates: Candidates, least: Instance) -> Instance:

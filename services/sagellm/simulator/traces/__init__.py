@@ -1,7 +1,8 @@
-"""Recorded traffic: Azure's and Mooncake's public formats."""
+"""Recorded traffic: Azure's and Mooncake's public formats, and our own."""
 
 from .mix import Mix, apply_mixes, parse_mix
 from .read import read_trace
+from .recorded import Ending, RecordedRequest
 from .request import TraceRequest
 
-__all__ = ["Mix", "TraceRequest", "apply_mixes", "parse_mix", "read_trace"]
+__all__ = ["Ending", "Mix", "RecordedRequest", "TraceRequest", "apply_mixes", "parse_mix", "read_trace"]

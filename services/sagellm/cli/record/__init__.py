@@ -1,0 +1,1 @@
+"""`sagellm record`: live traffic as a trace that `sagellm simulate` reads."""
