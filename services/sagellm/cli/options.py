@@ -79,3 +79,21 @@ OfPriority = Annotated[str | None, typer.Option("--priority", help="Only those o
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def leaves_it_to_a_subcommand(context: typer.Context) -> bool:
+    """Whether a group that does something by itself was called with a subcommand.
+
+    Raises:
+        InvalidRequest: with options of its own, too, which would have no effect.
+    """
+    if context.invoked_subcommand is None:
+        return False
+    sources = [context.get_parameter_source(name) for name in context.params]
+    if any(source is not None and source.name == "COMMANDLINE" for source in sources):
+        from sagellm_schemas import InvalidRequest
+
+        raise InvalidRequest(
+            f"put options behind the subcommand: {context.command_path} {context.invoked_subcommand}"
+        )
+    return True

@@ -45,6 +45,8 @@ def settings_page() -> str:
 def _commands(path: str, group: Any) -> Iterator[tuple[str, Any]]:
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
+            if command.invoke_without_command:
+                yield f"{path} {name}", command
             yield from _commands(f"{path} {name}", command)
         else:
             yield f"{path} {name}", command

@@ -287,6 +287,11 @@ async def test_a_closed_instance_gets_nothing_more_also_from_the_next_leader(
             await until(lambda: operator.waits("a"))
             (view,) = (await operator.instances(id="w1")).instances
             assert (view.takes_work, view.closed) == (False, "its fan is broken")
+            worker.silent = worker.deaf = True
+            await until(lambda: _instances(operator, 0))
+            worker.silent = worker.deaf = False
+            await until(lambda: _instances(operator, 1))
+            assert (await operator.instances()).instances[0].closed == "its fan is broken"
             assert worker.items.empty()
             changed = await operator.instance("w1", "open")
             assert changed.instance is not None

@@ -15,9 +15,10 @@ Reason = Annotated[str, typer.Option(help="Why; others see it.")]
 
 def instances() -> typer.Typer:
     """The commands about instances."""
-    app = typer.Typer(help="Show instances; close, open and drain them; register servers that run.")
+    app = typer.Typer(
+        help="Show the instances and registered servers; with a subcommand, do something with one of them."
+    )
     app.callback(invoke_without_command=True)(show)
-    app.command("list")(list_instances)
     app.command("close")(close)
     app.command("open")(open_again)
     app.command()(drain)
@@ -26,21 +27,20 @@ def instances() -> typer.Typer:
     return app
 
 
-def show(context: typer.Context, url: options.Url = options.DEFAULT_URL, as_json: options.AsJson = False) -> None:
-    """Show the instances, or do something with one of them."""
-    if context.invoked_subcommand is None:
-        list_instances(model=None, url=url, as_json=as_json)
-
-
-def list_instances(
-    model: options.OfModel = None, url: options.Url = options.DEFAULT_URL, as_json: options.AsJson = False
+def show(
+    context: typer.Context,
+    model: options.OfModel = None,
+    url: options.Url = options.DEFAULT_URL,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Show the instances and registered servers; without a subcommand, too."""
+    """What `sagellm instances` does without a subcommand."""
     from sagellm_schemas import InstancesPage
 
     from .client import ManagementClient
     from .output import console, print_json
 
+    if options.leaves_it_to_a_subcommand(context):
+        return
     with ManagementClient(url) as client:
         page = client.get("/instances", InstancesPage, model=model)
     if as_json:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def policy() -> typer.Typer:
     """The commands about the policy."""
-    app = typer.Typer(help="Show and switch policy and routing.")
+    app = typer.Typer(help="Show which policy and routing are in use, and why; with a subcommand, switch them.")
     app.callback(invoke_without_command=True)(show)
     app.command("use")(use)
     app.command("reset")(reset)
@@ -20,15 +20,16 @@ def policy() -> typer.Typer:
 
 
 def show(context: typer.Context, url: options.Url = options.DEFAULT_URL, as_json: options.AsJson = False) -> None:
-    """Show which policy and routing are in use and why, or switch them."""
+    """What `sagellm policy` does without a subcommand."""
     from sagellm_schemas import PolicyView
 
     from .client import ManagementClient
 
-    if context.invoked_subcommand is None:
-        with ManagementClient(url) as client:
-            view = client.get("/policy", PolicyView)
-        _print(view, as_json=as_json)
+    if options.leaves_it_to_a_subcommand(context):
+        return
+    with ManagementClient(url) as client:
+        view = client.get("/policy", PolicyView)
+    _print(view, as_json=as_json)
 
 
 def use(
