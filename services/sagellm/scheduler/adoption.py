@@ -80,7 +80,7 @@ class Adoption:
 
     def place(self, tracked: TrackedRequest) -> None:
         """Send one request on its way: one of the replay by what is known of it, a new one into the queue."""
-        if not self.replaying:
+        if not self.replaying or not self.knows(tracked):
             self._enqueue(tracked)
             return
         record = self.records.pop(tracked.id, None)
