@@ -9,7 +9,8 @@ OUTLIER = 4.0
 TRUSTED_SAMPLES = 8
 """From so many on, there is a usual error."""
 
-PRIOR_WEIGHT = 0.02
+PRIOR_WEIGHT = 0.001
+"""Of a sample of 1; small, so that it decides only what samples leave open."""
 
 
 class LeastSquares:
