@@ -28,8 +28,8 @@ class RecordedRequest(msgspec.Struct, frozen=True, kw_only=True):
     in a prefix cache. An `outcome` is unknown where the recording ended first. `ttft_ms` and `latency_ms` are what
     the request really took, from its arrival; None where that is not known. `blocks` name the full blocks of
     `block_tokens` tokens from the prompt's start: equal names are equal tokens after equal tokens. `turn` names
-    the whole prompt, and `continues` the longest earlier one that it begins with: what follows there was the answer.
-    The prompt is only there if that was asked for.
+    the whole prompt, and `continues` the longest earlier one that it begins with: what follows there was the
+    answer. The prompt is only there if that was asked for.
     """
 
     arrival_s: float
