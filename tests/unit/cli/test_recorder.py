@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from sagellm.broker import Message
+from sagellm.cli.record import turns
 from sagellm.cli.record.disguise import Disguise
 from sagellm.cli.record.recorder import CANCEL_GRACE_S, Recorder
 from sagellm.cli.record.trace_file import TraceFile
@@ -217,3 +218,39 @@ def test_a_full_disk_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         file.write(RecordedRequest(arrival_s=1.0, input_tokens=2, output_tokens=3))
         with pytest.raises(Unavailable, match="cannot be written: No space left"):
             file.flush()
+
+
+def test_the_next_turn_of_a_conversation_names_the_one_before_it(tmp_path: Path) -> None:
+    heard = Heard()
+    system, question, answer, more = [1] * 40, [2] * 13, [3] * 20, [4] * 9
+    for name, prompt in (
+        ("other", [*system, *[5] * 30]),
+        ("first", [*system, *question]),
+        ("second", [*system, *question, *answer, *more]),
+        ("again", [*system, *question]),
+        ("short", [2] * 3),
+        ("shorter", [2] * 5),
+    ):
+        heard.request(name, prompt_token_ids=prompt)
+        heard.now_s += 1.0
+        heard.ended(name, usage=Usage(prompt_tokens=len(prompt), completion_tokens=20))
+    other, first, second, again, short, shorter = heard.lines
+    assert (other.continues, first.continues, again.continues, short.continues) == (None, None, None, None)
+    assert (second.continues, shorter.continues) == (first.turn, short.turn)
+    assert again.turn == first.turn != second.turn
+
+    path = tmp_path / "trace.jsonl"
+    with TraceFile(path) as file:
+        for line in heard.lines:
+            file.write(line)
+    _, asked, followed, *_ = read_trace(path)
+    assert len(first.blocks) == 3
+    assert asked.blocks == followed.blocks[:4], "prompt and answer have 73 tokens"
+
+
+def test_turns_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "REMEMBERED", 2)
+    seen = turns.Turns(16)
+    oldest, _, latest = (seen.link([number] * 20, [number])[0] for number in (1, 2, 3))
+    assert seen.link([3] * 21, [3])[1] == latest != oldest
+    assert seen.link([1] * 21, [1])[1] is None
