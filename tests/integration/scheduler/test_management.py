@@ -194,8 +194,8 @@ async def test_a_new_priority_counts_at_once_and_under_the_next_leader(
         for name in ("a", "b", "c"):
             await reader.send(name)
         await until(lambda: operator.waits("a", "b", "c"))
-        changed = await operator.change("c", priority="critical")
-        assert (changed.request.position, changed.request.priority, changed.request.changed) == (1, 0, True)
+        changed = await operator.change("c", priority="high")
+        assert (changed.request.position, changed.request.priority, changed.request.changed) == (1, HIGH, True)
         assert changed.effect == "it has a new place in the queue"
         assert await operator.order_of() == ["c", "a", "b"]
         async with scheduling(settings):
@@ -205,7 +205,11 @@ async def test_a_new_priority_counts_at_once_and_under_the_next_leader(
             worker.auto = True
             await worker.end(running)
             items = await worker.items.take(3)
-            assert [(item.request.id, item.request.priority) for item in items] == [("c", 0), ("a", 2), ("b", 2)]
+            assert [(item.request.id, item.request.priority) for item in items] == [
+                ("c", HIGH),
+                ("a", 2),
+                ("b", 2),
+            ]
             await until(lambda: queue_is_empty(connection))
             await until(lambda: _no_record(connection))
 
