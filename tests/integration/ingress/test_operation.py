@@ -83,6 +83,17 @@ async def test_the_documentation_has_every_route_and_the_fields_of_the_bodies(ht
     assert "swagger" in (await http.get("/docs")).text
 
 
+async def test_operators_are_told_when_no_scheduler_leads(http: httpx.AsyncClient):
+    for response in (
+        await http.get("/v1/management/queue"),
+        await http.patch("/v1/management/policy", json={"policy": "fifo"}),
+        await http.get("/v1/management/metrics"),
+    ):
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
+        assert response.json()["error"]["message"].startswith("no scheduler leads at this moment")
+
+
 async def test_models_appear_change_and_go_without_a_restart(
     http: httpx.AsyncClient, backend: Backend, connection: Connection
 ):

@@ -20,7 +20,7 @@ INSTANCE = "instance."
 SERVER = "server."
 
 FORGOTTEN_AFTER_S = 86_400.0
-"""An order to close an instance that has been away for longer is dropped: its id will not come back."""
+"""An order to close an instance that no leader has seen for longer is dropped: its id will not come back."""
 
 
 class Switch(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ class Switch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True):
-    """An instance that is to get no more work, why, and when this was ordered (or last seen to matter)."""
+    """An instance that is to get no more work, why, and since when (Unix seconds)."""
 
     reason: str
     at_s: float
@@ -51,6 +51,7 @@ class KeptOrders:
         self._registrations = Codec(Registration)
         self._closed: dict[str, Closed] = {}
         self._servers: dict[str, Registration] = {}
+        self._seen_s: dict[str, float] = {}
         self.switch = Switch()
 
     @property
@@ -74,6 +75,7 @@ class KeptOrders:
             self.switch = self._switches.decode(value)
         elif key.startswith(INSTANCE):
             self._closed[key[len(INSTANCE) :]] = self._closures.decode(value)
+            self._seen_s[key[len(INSTANCE) :]] = time.monotonic()
         elif key.startswith(SERVER):
             self._servers[key[len(SERVER) :]] = self._registrations.decode(value)
 
@@ -87,16 +89,17 @@ class KeptOrders:
         for instance in instances:
             closed = self._closed.get(instance.id)
             instance.closed = "" if closed is None else closed.reason
+            if closed is not None:
+                self._seen_s[instance.id] = time.monotonic()
 
-    async def close(self, instance: Instance, reason: str, known: Iterable[Instance]) -> None:
-        """Send an instance no more work. `known` are those that are there: what concerns others ages."""
+    async def close(self, instance: Instance, reason: str) -> None:
+        """Send an instance no more work; and forget those closed before that are long gone."""
         closed = Closed(reason=reason, at_s=time.time())
         await self._bucket.put(INSTANCE + instance.id, encode(closed, JSON))
         self._closed[instance.id] = closed
-        instance.closed = reason
-        here = {instance.id for instance in known}
-        for instance_id, old in list(self._closed.items()):
-            if instance_id not in here and time.time() - old.at_s > FORGOTTEN_AFTER_S:
+        self.apply((instance,))
+        for instance_id in list(self._closed):
+            if time.monotonic() - self._seen_s[instance_id] > FORGOTTEN_AFTER_S:
                 await self._forget_closed(instance_id)
 
     async def open(self, instance: Instance) -> None:
@@ -118,3 +121,4 @@ class KeptOrders:
     async def _forget_closed(self, instance_id: str) -> None:
         await self._bucket.delete(INSTANCE + instance_id)
         self._closed.pop(instance_id, None)
+        self._seen_s.pop(instance_id, None)

@@ -127,7 +127,7 @@ class Orders:
             return await self._drain(order.id)
         instance = self._queries.instance(order.id)
         if order.action == "close":
-            await self._kept.close(instance, order.reason or CLOSED, self._instances.all())
+            await self._kept.close(instance, order.reason or CLOSED)
             effect = f"it is sent no more requests until it is opened; {_running(instance)}"
         else:
             await self._kept.open(instance)
