@@ -13,7 +13,7 @@ from .streams import TIMEOUT_S, stream
 
 PROMPT = "Tell me how a letter travels from one town to another."
 PIECES = 4
-MAX_TOKENS = 80
+MAX_TOKENS = 48
 KINDS: dict[str, dict[str, object]] = {
     "greedy": {"temperature": 0},
     "sampled": {"temperature": 0.9, "top_p": 0.95, "seed": 7},
@@ -28,7 +28,7 @@ def pipeline(
 
     It computes in float32: in bfloat16, as some CPUs do, a prompt read anew may break a tie in another way.
     """
-    engine = (*MOCK, "--mock-tpot-ms", "20") if request.param == "mock" else ()
+    engine = (*MOCK, "--mock-tpot-ms", "50") if request.param == "mock" else ()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAGELLM_MAX_NUM_SEQS", "1")
         patch.setenv("SAGELLM_DTYPE", "float32")
