@@ -16,8 +16,6 @@ EARLIEST_ARRIVAL_S = 1.0
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NO_SUBJECT = re.compile(r"[ \t\r\n*>]")
-_PROMPTS = ("messages", "prompt", "prompt_token_ids")
-_LIMITS = ("slo_deadline_ms", "ttft_slo_ms", "tbt_slo_ms", "cost_budget")
 
 
 class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -103,21 +101,30 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
             raise InvalidRequest("model must be given", param="model")
         if self.id and not _ID.fullmatch(self.id):
             raise InvalidRequest("id must be 1 to 128 characters of A-Z, a-z, 0-9, _ and -", param="id")
-        given = [n for n in _PROMPTS if getattr(self, n) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none of them"
-            raise InvalidRequest(
-                f"give exactly one of messages, prompt and prompt_token_ids; got {found}", param="prompt"
-            )
-        if not getattr(self, given[0]):
-            raise InvalidRequest(f"{given[0]} must not be empty", param=given[0])
+        prompts = (self.messages, self.prompt, self.prompt_token_ids)
+        if prompts.count(None) != 2 or not any(prompts):
+            self._refuse_prompts()
         RequestPriority.parse(self.priority)
-        for name in _LIMITS:
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise InvalidRequest(f"{name} must be a number greater than 0; got {value}", param=name)
+        limits = (self.slo_deadline_ms, self.ttft_slo_ms, self.tbt_slo_ms, self.cost_budget)
+        if limits.count(None) != 4:
+            self._verify_limits()
         if not math.isfinite(self.arrival_time):
             raise InvalidRequest("arrival_time must be a finite Unix time in seconds", param="arrival_time")
         if _NO_SUBJECT.search(self.reply_to):
             raise InvalidRequest("reply_to must be a plain NATS subject", param="reply_to")
         self.sampling.verify()
+
+    def _refuse_prompts(self) -> None:
+        given = [n for n in ("messages", "prompt", "prompt_token_ids") if getattr(self, n) is not None]
+        if len(given) == 1:
+            raise InvalidRequest(f"{given[0]} must not be empty", param=given[0])
+        found = " and ".join(given) or "none of them"
+        raise InvalidRequest(
+            f"give exactly one of messages, prompt and prompt_token_ids; got {found}", param="prompt"
+        )
+
+    def _verify_limits(self) -> None:
+        for name in ("slo_deadline_ms", "ttft_slo_ms", "tbt_slo_ms", "cost_budget"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise InvalidRequest(f"{name} must be a number greater than 0; got {value}", param=name)

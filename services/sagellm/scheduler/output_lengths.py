@@ -13,6 +13,7 @@ ENOUGH = 8
 MEMORY = 256.0
 """A history that counts more than this many answers is halved, so that habits may change."""
 
+STALE = 33 / 32
 MAX_HISTORIES = 20_000
 UNKNOWN_TOKENS = 256
 """Guess for an answer of a model that has not answered yet."""
@@ -21,12 +22,18 @@ Key = tuple[str, str, int]
 
 
 class History:
-    """A histogram of lengths with geometric bins, which forgets."""
+    """A histogram of lengths with geometric bins, which forgets.
 
-    __slots__ = ("_bins", "count")
+    Its one quantile is found anew when it has grown by a thirty-second: it is asked for with every request.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_bins", "_found", "_found_at", "_share", "count")
+
+    def __init__(self, share: float) -> None:
+        self._share = share
         self._bins = [0.0] * BINS
+        self._found = 0
+        self._found_at = 0.0
         self.count = 0.0
 
     def add(self, tokens: int) -> None:
@@ -34,12 +41,19 @@ class History:
         if self.count >= MEMORY:
             self._bins = [held / 2 for held in self._bins]
             self.count /= 2
+            self._found_at = 0.0
         self._bins[min(BINS - 1, ceil(log(max(1, tokens), GROWTH)))] += 1
         self.count += 1
 
-    def quantile(self, share: float) -> int:
+    @property
+    def quantile(self) -> int:
         """The upper edge of the bin that holds the quantile; 0 without answers."""
-        wanted, seen = share * self.count, 0.0
+        if self.count > self._found_at * STALE:
+            self._found, self._found_at = self._find(), self.count
+        return self._found
+
+    def _find(self) -> int:
+        wanted, seen = self._share * self.count, 0.0
         for place, held in enumerate(self._bins):
             seen += held
             if held and seen >= wanted:
@@ -70,7 +84,7 @@ class OutputLengths:
         for key in keys:
             history = self._histories.get(key)
             if history is None:
-                history = self._histories[key] = History()
+                history = self._histories[key] = History(self._share)
                 if len(self._histories) > self._max_histories:
                     self._histories.popitem(last=False)
             self._histories.move_to_end(key)
@@ -82,5 +96,5 @@ class OutputLengths:
         for key in ((user, model, size), ("", model, size), ("", model, -1)):
             history = self._histories.get(key)
             if history is not None and history.count >= ENOUGH:
-                return history.quantile(self._share)
+                return history.quantile
         return UNKNOWN_TOKENS
