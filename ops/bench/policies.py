@@ -1,7 +1,7 @@
 """Rate at 90% attainment of every policy on one trace, in the simulator: `python ops/bench/policies.py TRACE`.
 
-A tenth of the requests are long prompts. Prints Markdown: means over the seeds with the least and the greatest, and
-how many times the rate of each other policy slo_aware reaches, seed by seed. `--json FILE` keeps everything.
+A tenth of the requests are long prompts. Prints Markdown: means over the seeds with the least and the greatest,
+and how many times the rate of each other policy slo_aware reaches, seed by seed. `--json FILE` keeps everything.
 `--setup="--max-batched-tokens 512"`, which may be repeated, runs all under these options of `sagellm simulate`.
 """
 
