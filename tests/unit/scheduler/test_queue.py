@@ -226,6 +226,11 @@ class ChangingOrderMachine(RuleBasedStateMachine):
         self.queue.remove(request, 0.0)
         self.leave(request)
 
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def ask_for_something_else(self, data: st.DataObject) -> None:
+        self.queue.change(self.waiting[data.draw(st.sampled_from(sorted(self.waiting)))], 0.0)
+
     @rule(choice=st.integers(0, 2))
     def choose_another_order(self, choice: int) -> None:
         self.policy.chosen = self.orders[choice]
@@ -266,3 +271,12 @@ class ChangingOrderMachine(RuleBasedStateMachine):
 
 
 TestChangingOrderMachine = ChangingOrderMachine.TestCase
+
+
+def test_what_is_taken_is_what_was_shown_even_while_many_change_their_group() -> None:
+    queue = filled(Relegating(), [make_request(i, priority=i % 3) for i in range(200)])
+    taken = []
+    while (first := queue.first(5.0)) is not None:
+        queue.take(first, 5.0)
+        taken.append(first.sequence)
+    assert sorted(taken) == list(range(200))
