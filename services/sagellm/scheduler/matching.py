@@ -66,7 +66,7 @@ class Matcher:
             if not allowed:
                 break
             group = queue.first_group
-            queue.pop(now_s)
+            queue.take(tracked, now_s)
             instance = preferred(tracked, candidates) or self._router.choose(tracked, allowed)
             tariff = tariff_of(instance.info.price_per_hour, self._estimates.pace(model))
             self.decided_s += time.perf_counter() - began_s

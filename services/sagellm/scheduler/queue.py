@@ -57,9 +57,16 @@ class RequestQueue:
         """Take the first request; None if there is none."""
         first = self.first(now_s)
         if first is not None:
-            self._take_first(now_s)
-            self._policy.left(first, now_s)
+            self.take(first, now_s)
         return first
+
+    def take(self, first: TrackedRequest, now_s: float) -> None:
+        """Take what `first` has just returned; asked again, it might return another one."""
+        group = self._ranks[0][2]
+        assert group.entries[0][3] is first, "something has happened since"
+        del self._tickets[heappop(group.entries)[1]]
+        self._seat(group, now_s)
+        self._policy.left(first, now_s)
 
     def first(self, now_s: float) -> TrackedRequest | None:
         """The request that `pop` would take; it goes on waiting."""
@@ -148,11 +155,6 @@ class RequestQueue:
         while (request := copy.pop(now_s)) is not None:
             policy.charge(request, input_tokens=request.prompt_tokens)
             yield request
-
-    def _take_first(self, now_s: float) -> None:
-        group = self._ranks[0][2]
-        del self._tickets[heappop(group.entries)[1]]
-        self._seat(group, now_s)
 
     def _place(self, request: TrackedRequest, now_s: float) -> None:
         name = self._policy.group(request, now_s)

@@ -197,7 +197,10 @@ MESSAGES: dict[str, msgspec.Struct] = {
     "instance_info_minimal": InstanceInfo(instance_id="worker-1", model="m"),
     "instance_stats": _HEARTBEAT,
     "instance_stats_paced": InstanceStats(
-        info=_INFO, state=EngineState.READY, running={}, stats=EngineStats(chunk_tokens=2048)
+        info=_INFO,
+        state=EngineState.READY,
+        running={},
+        stats=EngineStats(chunk_tokens=2048, computed_tokens_total=9000),
     ),
     "instance_report": InstanceReport(heartbeat=_HEARTBEAT, ended=[_ENDED]),
     "model_card": ModelCard(
