@@ -3,5 +3,6 @@
 from .mix import Mix, apply_mixes, parse_mix
 from .read import read_trace
 from .request import TraceRequest
+from .sharing import shareable
 
-__all__ = ["Mix", "TraceRequest", "apply_mixes", "parse_mix", "read_trace"]
+__all__ = ["Mix", "TraceRequest", "apply_mixes", "parse_mix", "read_trace", "shareable"]
