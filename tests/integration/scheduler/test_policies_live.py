@@ -78,3 +78,19 @@ async def test_prompts_are_sent_ahead_for_two_steps_only(settings: Settings, con
             subjects.reports("w1"), encode(WorkReport(instance="w1", ended=[], started=["r0", "r1"]))
         )
         assert [item.request.id for item in await worker.items.take(2)] == ["r2", "r3"]
+
+
+async def test_slo_aware_asks_workers_to_keep_their_steps_short_and_fifo_does_not(
+    settings: Settings, connection: Connection
+) -> None:
+    reader = await FakeReader(connection).start()
+    for policy, paced in (("slo_aware", True), ("fifo", False)):
+        async with (
+            scheduling(settings.model_copy(update={"policy": policy})),
+            FakeWorker(settings, f"w-{policy}") as worker,
+        ):
+            await reader.send(policy, tbt_slo_ms=100.0)
+            item = await worker.items.next()
+            assert item.paced is paced
+            await worker.end(item)
+            await reader.end_of(policy)

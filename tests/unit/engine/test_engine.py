@@ -1,8 +1,10 @@
 """The engine answers what transformers answers, however the work is cut up."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from transformers import LlamaForCausalLM
@@ -41,6 +43,21 @@ def expected(reference: LlamaForCausalLM) -> list[list[int]]:
         )[0, len(prompt) :].tolist()
         for prompt in prompts_of(*LENGTHS)
     ]
+
+
+def test_steps_are_paced_by_the_tokens_that_decodes_have_had(engine_of: Build) -> None:
+    engine = engine_of()
+    [prompt] = prompts_of(30)
+    engine.add_request(msgspec.structs.replace(request_of(0, prompt), tbt_slo_ms=50.0))
+    engine.step()
+    first, [sequence] = time.perf_counter(), engine.scheduler.sequences
+    engine.step()
+    assert sequence.tbt_slo_s == 0.05
+    assert sequence.token_s is not None
+    assert first < sequence.token_s < time.perf_counter()
+    stats = engine.stats()
+    assert stats.chunk_tokens > 0
+    assert stats.computed_tokens_total == 31
 
 
 @pytest.mark.parametrize(

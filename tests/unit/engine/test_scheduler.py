@@ -59,6 +59,39 @@ def test_the_chunk_limit_leaves_room_for_other_prompts() -> None:
     assert list(step(scheduler).values()) == [6, 6, 4]
 
 
+def test_beside_a_paced_decode_a_prompts_chunks_are_as_large_as_their_time_allows() -> None:
+    scheduler = scheduler_of(400, max_batched_tokens=500)
+    paced, long = sequence_of(0, 40), sequence_of(1, 1000)
+    paced.tbt_slo_s = 0.1
+    scheduler.add(paced)
+    now_s, chunks = 0.0, []
+    for number in range(40):
+        if number == 3:
+            scheduler.add(long)
+        plan = scheduler.schedule(now_s)
+        lasts_s = 0.01 + 0.001 * sum(plan.values())
+        now_s += lasts_s
+        scheduler.complete(plan)
+        scheduler.took(lasts_s)
+        paced.token_s = now_s
+        paced.token_ids.append(7)
+        if number > 3:
+            assert lasts_s <= 0.1
+            chunks.append(plan.get(long, 0))
+    assert max(chunks) > 50
+    assert max(chunks) / 2 < scheduler.chunk_tokens <= 500
+
+
+def test_once_a_paced_decode_is_late_it_holds_nothing_up() -> None:
+    scheduler = scheduler_of(400, max_batched_tokens=500)
+    paced, long = sequence_of(0, 40), sequence_of(1, 1000)
+    paced.tbt_slo_s, paced.token_s = 0.1, 0.0
+    scheduler.add(paced)
+    step(scheduler)
+    scheduler.add(long)
+    assert scheduler.schedule(now_s=60.0)[long] == 499
+
+
 def test_no_more_than_max_num_seqs_run() -> None:
     scheduler = scheduler_of(max_num_seqs=2)
     for i in range(5):

@@ -30,8 +30,9 @@ class Fleet(RuleBasedStateMachine):
         number=st.integers(0, 5),
         state=st.sampled_from([EngineState.READY, EngineState.READY, EngineState.DRAINING]),
         capacity=st.integers(0, 3),
+        chunk_tokens=st.sampled_from([0, 1, 6]),
     )
-    def heartbeat(self, number: int, state: EngineState, capacity: int) -> None:
+    def heartbeat(self, number: int, state: EngineState, capacity: int, chunk_tokens: int) -> None:
         info = InstanceInfo(
             instance_id=f"w{number}",
             model="m",
@@ -39,7 +40,8 @@ class Fleet(RuleBasedStateMachine):
             max_concurrent_requests=capacity,
             rack_id=f"r{number % 2}",
         )
-        self.instances.heard(InstanceStats(info=info, state=state, running={}, stats=EngineStats()), 0.0)
+        stats = EngineStats(chunk_tokens=chunk_tokens)
+        self.instances.heard(InstanceStats(info=info, state=state, running={}, stats=stats), 0.0)
 
     @precondition(lambda self: self.instances.all())
     @rule(data=st.data())
@@ -83,6 +85,7 @@ def check(candidates: Candidates, members: list[Instance]) -> None:
         i
         for i in members
         if i.state is EngineState.READY and not i.closed and len(i.assigned) < i.info.max_concurrent_requests
+        if not i.stats.chunk_tokens or i.unread_tokens < 2 * i.stats.chunk_tokens
     ]
     assert {i.id for i in candidates} == {i.id for i in expected}
     assert list(candidates.seeds) == [i.seed for i in candidates]
@@ -100,6 +103,22 @@ def check(candidates: Candidates, members: list[Instance]) -> None:
 
 
 TestFleet = Fleet.TestCase
+
+
+def test_an_instance_is_given_prompts_for_this_step_and_the_next_as_large_as_its_steps_are_now() -> None:
+    info = InstanceInfo(instance_id="w", model="m", max_concurrent_requests=99, max_batched_tokens=8192)
+    instance = Instance(info, EngineState.READY, 0.0)
+    candidates = Candidates([instance])
+    instance.assign("a", 1, 10_000)
+    assert list(candidates) == [instance]
+    instance.stats = EngineStats(chunk_tokens=3000)
+    assert not candidates
+    instance.started("a")
+    assert list(candidates) == [instance]
+    instance.assign("b", 2, 6000)
+    assert not candidates
+    instance.stats = EngineStats(chunk_tokens=4000)
+    assert list(candidates) == [instance]
 
 
 def test_a_selection_does_not_follow_what_happens_later() -> None:

@@ -146,6 +146,47 @@ def test_late_requests_have_their_share_in_an_overload_without_end() -> None:
     assert policy.relegated_wait_max_s >= policy.relegated_wait_sum_s / policy.relegated_left >= 4
 
 
+def test_a_request_that_is_late_gets_the_larger_share_the_longer_it_waits() -> None:
+    policy = attached(SloAware(PolicyOptions(late_bound_s=20.0, late_share=0.1)))
+    # Work for three servers in the first minute, for little more than half of one after it.
+    rush = [make_request(i, arrival_s=i / 5, prompt_tokens=600, ttft_slo_ms=3000.0) for i in range(300)]
+    calm = [make_request(300 + i, arrival_s=60.0 + i, prompt_tokens=600, ttft_slo_ms=3000.0) for i in range(600)]
+    starts = serve(policy, rush + calm, service_s=0.6)
+    assert max(starts[request.sequence] - request.arrival_s for request in rush + calm) < 300
+    in_time = sum(starts[request.sequence] <= request.arrival_s + 2.4 for request in calm)
+    assert in_time > 450, "late requests may have half of the time at most"
+
+
+def test_a_size_of_which_too_many_are_late_does_not_stand_back_any_more() -> None:
+    def order_after(large_ones_late: int) -> list[int]:
+        policy = attached(SloAware(PolicyOptions(work_weight=5.0)))
+        queue = RequestQueue(policy)
+        for i in range(100):
+            late = i < large_ones_late
+            queue.push(make_request(i, arrival_s=0.0, prompt_tokens=400, ttft_slo_ms=100.0 if late else 1e6), 0.0)
+            queue.push(make_request(1000 + i, arrival_s=0.0, prompt_tokens=10, ttft_slo_ms=1e6), 0.0)
+        while queue.pop(0.0):
+            pass
+        queue.push(make_request(5000, arrival_s=0.0, prompt_tokens=400, ttft_slo_ms=5000.0), 0.0)
+        queue.push(make_request(5001, arrival_s=0.5, prompt_tokens=10, ttft_slo_ms=5000.0), 0.5)
+        return [request.sequence for request in queue.preview(0.5)]
+
+    assert order_after(large_ones_late=0) == [5001, 5000]
+    assert order_after(large_ones_late=80) == [5000, 5001]
+
+
+def test_nobody_stands_back_by_more_than_the_time_it_was_given() -> None:
+    queue = RequestQueue(attached(SloAware(PolicyOptions(work_weight=1000.0))))
+    queue.push(make_request(0, arrival_s=0.0, prompt_tokens=500, ttft_slo_ms=2000.0), 0.0)
+    queue.push(make_request(1, arrival_s=1.8, prompt_tokens=1, ttft_slo_ms=2000.0), 1.8)
+    assert [request.sequence for request in queue.preview(1.4)] == [0, 1]
+
+
+def test_only_policies_that_mind_deadlines_ask_for_paced_steps() -> None:
+    paced = {name for name in NAMES if make_policy(name).paced}
+    assert paced == {"slo_aware"}, "adaptive is paced once slo_aware is in use"
+
+
 @given(rows=arrivals)
 @settings(max_examples=50, deadline=None)
 def test_edf_goes_by_deadline_and_sjf_by_size(rows: list[tuple[int, int, str, int, float | None]]) -> None:
@@ -249,6 +290,7 @@ def test_adaptive_takes_the_policy_that_the_traffic_asks_for_and_says_why() -> N
     assert policy.active == "fifo"
     feed(policy, queue, 100, 100, ttft_slo_ms=1000.0)
     assert policy.active == "slo_aware"
+    assert policy.paced
     assert "deadlines" in policy.reason
 
 

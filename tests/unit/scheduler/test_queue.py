@@ -151,3 +151,12 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueueMachine = QueueMachine.TestCase
+
+
+def test_what_is_taken_is_what_was_shown_even_while_many_change_their_group() -> None:
+    queue = filled(Relegating(), [make_request(i, priority=i % 3) for i in range(200)])
+    taken = []
+    while (first := queue.first(5.0)) is not None:
+        queue.take(first, 5.0)
+        taken.append(first.sequence)
+    assert sorted(taken) == list(range(200))
