@@ -107,6 +107,13 @@ class Candidates(Sequence["Instance"]):
                 found.update(instance)
         return found
 
+    def one(self, instance: "Instance") -> "Candidates":
+        """Only `instance`, which is a candidate, as of now: nothing keeps the result up to date. O(1)."""
+        found = Candidates((), self.prefixes)
+        found._members[instance.id] = (instance, 0, 0, 0, 0)
+        found.update(instance)
+        return found
+
     def join(self, instance: "Instance") -> None:
         """Make `instance` a member."""
         self._members[instance.id] = (instance, 0, 0, 0, 0)

@@ -12,6 +12,9 @@ from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStat
 STEPS_AHEAD = 2
 """How many steps' worth of prompts an instance is given at a time: what it computes now, and the step after."""
 
+SPARE_KV = 0.1
+"""An instance with less than this share of its KV blocks free is cramped."""
+
 
 class Instance:
     """One worker as its latest heartbeat told it, and the requests that this scheduler has assigned to it.
@@ -86,8 +89,8 @@ class Instance:
 
     @stats.setter
     def stats(self, stats: EngineStats) -> None:
-        had_credit, self._stats = self.has_credit, stats
-        if self.has_credit is not had_credit:
+        before, self._stats = (self.has_credit, self.cramped), stats
+        if (self.has_credit, self.cramped) != before:
             self._changed()
 
     @property
@@ -133,6 +136,11 @@ class Instance:
         """How many prompt tokens it computes in a step: what its latest ones had room for, else its budget; 0 if
         it tells nothing."""
         return self._stats.chunk_tokens or self._info.max_batched_tokens
+
+    @property
+    def cramped(self) -> bool:
+        """Whether so little of its KV cache is free that what runs there may soon be preempted."""
+        return self._stats.kv_blocks_free < SPARE_KV * self._stats.kv_blocks
 
     @property
     def load(self) -> float:

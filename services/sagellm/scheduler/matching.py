@@ -71,7 +71,7 @@ class Matcher:
                 break
             group = queue.first_group
             queue.take(tracked, now_s)
-            instance = preferred(tracked, allowed) or self.router.choose(tracked, allowed)
+            instance = preferred(tracked, candidates) or self.router.choose(tracked, allowed)
             tariff = tariff_of(instance.info.price_per_hour, self._estimates.pace(model))
             self.decided_s += time.perf_counter() - began_s
             try:

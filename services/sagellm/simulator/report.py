@@ -68,7 +68,8 @@ def show_run(result: RunResult, console: Console) -> None:
     console.print(
         f"{result.duration_s:.0f} s; {result.finished_per_s:.2f} requests/s finished, {result.met_per_s:.2f} "
         f"within their SLOs; {result.output_tokens_per_s:.0f} output tokens/s; "
-        f"prefix hit rate {result.overall.prefix_hit_rate:.1%}"
+        f"prefix hit rate {result.overall.prefix_hit_rate:.1%} "
+        f"(one cache for all that forgets nothing: {result.prefix_hit_rate_infinite:.1%})"
     )
     for group, wait in result.overall.wait_ms_by_group.items():
         console.print(

@@ -9,6 +9,7 @@ import numpy as np
 from .fairness import bound_tokens
 from .outcome import Outcome
 from .simulation import Simulation
+from .traces import shareable
 
 ALL = "all"
 MAX_GROUPS = 10
@@ -60,6 +61,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     currency of their prices; `charged` is what the requests were told they cost, `over_budget` how many of
     them were told more than their budget. The fairness gap is in weighted tokens (`fairness.ServiceGap`), its
     bound that of virtual token counters; both are None where there are no users to compare.
+    `prefix_hit_rate_infinite` is what one cache that all instances shared and that forgot nothing would have.
     """
 
     seed: int
@@ -75,6 +77,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     cost_per_met: float | None
     fairness_gap_tokens: float | None
     fairness_bound_tokens: float | None
+    prefix_hit_rate_infinite: float
     classes: dict[str, ClassResult]
 
     @property
@@ -111,6 +114,7 @@ def summarize(simulation: Simulation, seed: int, rate_scale: float) -> RunResult
         cost_per_met=cost / met if met else None,
         fairness_gap_tokens=simulation.gap.gap_tokens if measured else None,
         fairness_bound_tokens=bound_tokens(longest, batch_tokens) if measured else None,
+        prefix_hit_rate_infinite=shareable((outcome.request for outcome in ordered), plan.block_size),
         classes={**classes, ALL: overall},
     )
 

@@ -6,11 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagellm.scheduler.instances import Instances
 from sagellm.scheduler.policies import (
     NAMES,
     Adaptive,
-    CostOptimized,
     Edf,
     Fair,
     PolicyOptions,
@@ -22,7 +20,6 @@ from sagellm.scheduler.policies import (
 from sagellm.scheduler.policies.base import Policy, Unknown
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
-from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStats
 
 from .making import TokenClock, make_request
 
@@ -278,46 +275,6 @@ def test_the_accounts_go_on_under_another_leader() -> None:
     queue.push(make_request(2, user_id="modest"), 0.0)
     queue.push(make_request(1, user_id="greedy"), 0.0)
     assert [request.request.user_id for request in queue.preview(0.0)] == ["modest", "greedy"]
-
-
-def cluster(*prices: float) -> Instances:
-    instances = Instances()
-    for i, price in enumerate(prices):
-        info = InstanceInfo(instance_id=f"i{i}", model="m", max_concurrent_requests=1, price_per_hour=price)
-        instances.heard(InstanceStats(info=info, state=EngineState.READY, running={}, stats=EngineStats()), 0.0)
-    return instances
-
-
-class TwoPrices(TokenClock):
-    def lowest_price(self, request: TrackedRequest) -> float:
-        return 1.0
-
-    def prices_differ(self, request: TrackedRequest) -> bool:
-        return True
-
-
-def test_work_that_may_wait_waits_for_the_cheapest_instance_until_it_must_start() -> None:
-    policy = CostOptimized(PolicyOptions(ageing_s=10.0))
-    policy.attach(TwoPrices())
-    candidates = cluster(4.0, 1.0).with_credit("m")
-    pressing, patient = make_request(0, NORMAL, arrival_s=0.0), make_request(1, BACKGROUND, arrival_s=0.0)
-    (cheap,) = policy.among(pressing, candidates, 0.0)
-    assert cheap.info.price_per_hour == 1.0
-    cheap.assign("r0", 1)
-    (dear,) = policy.among(pressing, candidates, 1.0)
-    assert dear.info.price_per_hour == 4.0
-    assert not policy.among(patient, candidates, 0.0)
-    assert policy.among(patient, candidates, 41.0)
-    assert not policy.among(make_request(2, arrival_s=0.0, slo_deadline_ms=100_000.0), candidates, 10.0)
-    assert policy.among(make_request(2, arrival_s=0.0, slo_deadline_ms=100_000.0), candidates, 60.0)
-
-
-def test_pressing_work_goes_before_work_that_may_wait() -> None:
-    policy = attached(CostOptimized())
-    queue = RequestQueue(policy)
-    for sequence, priority in enumerate((BACKGROUND, LOW, NORMAL, CRITICAL)):
-        queue.push(make_request(sequence, priority, arrival_s=0.0), 0.0)
-    assert [request.sequence for request in queue.preview(0.0)] == [3, 2, 1, 0]
 
 
 def feed(policy: Adaptive, queue: RequestQueue, first: int, count: int, **fields: object) -> None:

@@ -83,9 +83,11 @@ class Adaptive(BasePolicy):
         return self._policy.rank(group, first, now_s)
 
     def among(self, request: TrackedRequest, candidates: Candidates, now_s: float) -> Candidates:
-        """As the policy in use says; cheap places first."""
+        """As the policy in use says; cheap places first, which cost_optimized sees to by itself."""
         allowed = self._policy.among(request, candidates, now_s)
-        return cheapest(allowed) if allowed and self.outlook.prices_differ(request) else allowed
+        if not allowed or isinstance(self._policy, CostOptimized) or not self.outlook.prices_differ(request):
+            return allowed
+        return cheapest(allowed)
 
     def entered(self, request: TrackedRequest, now_s: float) -> None:
         """Look at the traffic, now and then, and change the policy if another one suits it better."""

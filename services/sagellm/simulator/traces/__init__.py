@@ -4,5 +4,15 @@ from .mix import Mix, apply_mixes, parse_mix
 from .read import read_trace
 from .recorded import Ending, RecordedRequest
 from .request import TraceRequest
+from .sharing import shareable
 
-__all__ = ["Ending", "Mix", "RecordedRequest", "TraceRequest", "apply_mixes", "parse_mix", "read_trace"]
+__all__ = [
+    "Ending",
+    "Mix",
+    "RecordedRequest",
+    "TraceRequest",
+    "apply_mixes",
+    "parse_mix",
+    "read_trace",
+    "shareable",
+]
