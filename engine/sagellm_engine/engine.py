@@ -74,6 +74,7 @@ class Engine:
         self._prompt_tokens_total = 0
         self._cached_tokens_total = 0
         self._output_tokens_total = 0
+        self._computed_tokens_total = 0
 
     @property
     def has_work(self) -> bool:
@@ -165,6 +166,7 @@ class Engine:
             log.exception("an engine step failed; its %d requests end here", len(plan))
             return outputs + self._fail(plan, error)
         self.scheduler.complete(plan)
+        self._computed_tokens_total += sum(plan.values())
         sampled_s = time.perf_counter()
         for sequence in sampled:
             sequence.token_s = sampled_s
@@ -188,6 +190,7 @@ class Engine:
             output_tokens_total=self._output_tokens_total,
             preemptions_total=self.scheduler.preemptions_total,
             chunk_tokens=self.scheduler.chunk_tokens,
+            computed_tokens_total=self._computed_tokens_total,
         )
 
     def _update(self, sequence: Sequence, result: Sampled | EngineError) -> StepOutput:

@@ -1,9 +1,7 @@
 """A linear model of some duration, fitted while it is used."""
 
 from collections.abc import Sequence
-
-MEMORY = 0.98
-"""What a sample still weighs when the next one comes: about the last fifty count."""
+from math import sqrt
 
 OUTLIER = 4.0
 """A sample this many times off the usual error is taken for one that is off by just that much."""
@@ -11,23 +9,25 @@ OUTLIER = 4.0
 TRUSTED_SAMPLES = 8
 """From so many on, there is a usual error."""
 
-PRIOR_WEIGHT = 0.02
+PRIOR_WEIGHT = 0.001
+"""Of a sample of 1; small, so that it decides only what samples leave open."""
 
 
 class LeastSquares:
     """Least squares over rows of features, forgetting as it goes, robust to hiccups.
 
     Coefficients are never negative. A weak `prior` keeps them sensible where the features have not varied yet;
-    features should be scaled so that a change by 1 is a considerable one. A new solution is found for every
-    `refit_every`-th sample.
+    features should be scaled so that a change by 1 is a considerable one. `memory` is what a sample still weighs
+    when the next one comes. A new solution is found for every `refit_every`-th sample.
     """
 
-    def __init__(self, prior: Sequence[float], refit_every: int = 1) -> None:
+    def __init__(self, prior: Sequence[float], memory: float, refit_every: int = 1) -> None:
         self._prior = tuple(prior)
         self._places = range(len(prior))
         self._moments = [[0.0] * len(prior) for _ in prior]
         self._products = [0.0] * len(prior)
         self._coefficients = self._prior
+        self._memory = memory
         self._refit_every = refit_every
         self._unfitted = 0
         self.error = 0.0
@@ -57,8 +57,8 @@ class LeastSquares:
             limit = OUTLIER * max(self.error, 0.01 * expected)
             error = max(-limit, min(limit, error))
             value = expected + error
-        self.error += (0.1 * weight if self.samples else 1.0) * (abs(error) - self.error)
-        memory = MEMORY**weight
+        self.error += (0.1 * sqrt(weight) if self.samples else 1.0) * (abs(error) - self.error)
+        memory = self._memory**weight
         for i in self._places:
             moments, factor = self._moments[i], row[i]
             for j in range(i + 1):

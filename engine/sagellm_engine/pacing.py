@@ -14,7 +14,12 @@ LEAST_CHUNK_TOKENS = 16
 """A step with prompts computes at least so much of them, however short the time: every prompt gets on."""
 
 CAUTION = 2.0
-"""So many times the usual error of prediction is kept free."""
+RESERVE = 0.05
+"""So many times the usual error of prediction is kept free, and such a share of the time: one step that is too
+long makes every decode in it late."""
+
+MEMORY = 0.98
+"""About the last fifty long steps count."""
 
 REFIT_EVERY = 8
 """Steps."""
@@ -35,21 +40,21 @@ class Pacer:
     def __init__(self) -> None:
         self._had_prompts = False
         self._longest_s = 0.0
-        self._fit = LeastSquares(PRIOR_S, REFIT_EVERY)
+        self._fit = LeastSquares(PRIOR_S, MEMORY, REFIT_EVERY)
         self.chunk_tokens = 0.0
         """How many prompt tokens a step has room for beside its decodes, averaged over the latest."""
 
     def room(self, max_tokens: int, decodes: int, kv_tokens: int, slacks_s: Iterable[float]) -> "Room":
         """For a step of at most `max_tokens` with so many decodes, which read the KV of `kv_tokens`.
 
-        `slacks_s` is how long from now the next tokens of decodes are due. What cannot be met even without prompts
-        is lost, and holds nothing up.
+        `slacks_s` is how long from now the next tokens of decodes are due. What certainly cannot be met, even
+        without prompts, is lost and holds nothing up.
         """
         room = Room(self._fit.coefficients, max_tokens - decodes, decodes, kv_tokens)
-        alone_s = room.predicted_s
-        slack_s = min((slack_s for slack_s in slacks_s if slack_s >= alone_s), default=inf)
+        alone_s, doubt_s = room.predicted_s, CAUTION * self._fit.error
+        slack_s = min((slack_s for slack_s in slacks_s if slack_s > alone_s - doubt_s), default=inf)
         if slack_s < inf:
-            room.left_s = slack_s - alone_s - CAUTION * self._fit.error
+            room.left_s = slack_s * (1 - RESERVE) - alone_s - doubt_s
         room.chunk_tokens = room.fits(0)
         return room
 

@@ -39,17 +39,19 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 def main() -> None:
     """Measure, print, save."""
     arguments = _arguments()
-    if shutil.which("wrk") is None:
-        sys.exit("wrk is not installed; on Debian: apt-get install wrk")
-    with tempfile.TemporaryDirectory() as state, _pipeline(arguments, state) as ready:
+    check_wrk()
+    with (
+        tempfile.TemporaryDirectory() as state,
+        pipeline(arguments.model, Path(state), arguments.up, {}) as ready,
+    ):
         runs = [(c, i) for c in arguments.connections for i in range(arguments.repeat + 1)]
         results = [
-            {"warm_up": i == 0, **_wrk(ready, c, arguments)}
+            {"warm_up": i == 0, **load_with_wrk(ready, arguments.model, arguments.tokens, c, arguments.seconds)}
             for c, i in track(runs, description="wrk", transient=True)
         ]
         ttft_ms = [asyncio.run(_ttft_ms(ready, arguments)) for _ in range(arguments.repeat)]
     report = {
-        "machine": _machine(),
+        "machine": machine(),
         "model": arguments.model,
         "tokens": arguments.tokens,
         "runs": results,
@@ -73,33 +75,44 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def check_wrk() -> None:
+    """End with a sentence if wrk is missing."""
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is not installed; on Debian: apt-get install wrk")
+
+
 @contextlib.contextmanager
-def _pipeline(arguments: argparse.Namespace, state: str) -> Iterator[dict[str, Any]]:
-    command = [sys.executable, "-m", "sagellm", "up", "--engine", "mock", "--model", arguments.model]
-    command += ["--port", "0", "--state-dir", state, "--json-ready", *arguments.up]
-    with Path(state, "up.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+def pipeline(model: str, state: Path, up: list[str], environment: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """`sagellm up` with the mock engine, arguments `up` and variables; yields what it says when it is ready."""
+    command = [sys.executable, "-m", "sagellm", "up", "--engine", "mock", "--model", model]
+    command += ["--port", "0", "--state-dir", str(state), "--json-ready", *up]
+    state.mkdir(exist_ok=True)
+    with (state / "up.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=os.environ | environment)
         assert process.stdout is not None
         try:
             line = next((line for line in process.stdout if line.startswith(b'{"url"')), None)
             if line is None:
-                sys.exit(f"sagellm up did not start: {Path(state, 'up.log').read_text()[-2000:]}")
+                sys.exit(f"sagellm up did not start: {(state / 'up.log').read_text()[-2000:]}")
             yield json.loads(line)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
 
 
-def _wrk(ready: dict[str, Any], connections: int, arguments: argparse.Namespace) -> dict[str, Any]:
+def load_with_wrk(
+    ready: dict[str, Any], model: str, tokens: int, connections: int, seconds: int
+) -> dict[str, Any]:
+    """One run of wrk: requests/s, each service's CPU time per request, and how busy the machine was."""
     pids = {name: pid for name, pid in ready["pids"].items() if pid} | {"nats": _nats_pid(ready["pids"])}
-    before, machine = {name: _cpu_s(pid) for name, pid in pids.items()}, _machine_cpu_s()
+    before, busy_before_s = {name: _cpu_s(pid) for name, pid in pids.items()}, _machine_cpu_s()
     started = time.monotonic()
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{arguments.seconds}", "--latency", "-s", str(SCRIPT)]
-    command += [ready["url"], "--", arguments.model, str(arguments.tokens)]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", str(SCRIPT)]
+    command += [ready["url"], "--", model, str(tokens)]
     usage = os.times()
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     wrk_s = sum(os.times()[2:4]) - sum(usage[2:4])
-    busy = (_machine_cpu_s() - machine) / (time.monotonic() - started)
+    busy = (_machine_cpu_s() - busy_before_s) / (time.monotonic() - started)
     if "Non-2xx" in output or "Socket errors" in output:
         sys.exit(f"wrk saw errors:\n{output}")
     requests = int(_found(r"(\d+) requests in", output))
@@ -181,7 +194,8 @@ def _nats_pid(pids: dict[str, int]) -> int:
     return next(int(c) for c in children if b"nats-server" in Path(f"/proc/{c}/cmdline").read_bytes())
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """The CPU, how many cores, and the Python."""
     model = next(
         (
             line.split(":")[1].strip()

@@ -67,6 +67,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     chunk_tokens: int = 0
     """How many prompt tokens a step has room for beside its decodes, averaged over the latest; 0 where the engine
     does not tell."""
+    computed_tokens_total: int = 0
+    """Tokens that went through the model, each in its step; 0 where the engine does not tell."""
 
 
 class InstanceStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -61,8 +61,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     the currency of the instances' prices.
 
     `arrival_time` may be left out: then it is when the durable queue stored the message. One that is given counts
-    if it is at most `EARLIEST_ARRIVAL_S` before that; what lies further back, or after it, is moved to the nearest
-    time that does. So nobody goes before others by claiming to have come first.
+    if it is at most a second before that (`EARLIEST_ARRIVAL_S`); what lies further back, or after it, is moved to
+    the nearest time that does. So nobody goes before others by claiming to have come first.
     """
 
     model: str

@@ -33,6 +33,9 @@ class Doubts:
         return tracked.sequence <= self.up_to_sequence or tracked.id in self.ids
 
 
+NO_DOUBTS = Doubts(up_to_sequence=0.0)
+
+
 class Adoption:
     """Decides for every replayed request where it goes on: nowhere, where it runs, or back into the queue."""
 
@@ -65,9 +68,19 @@ class Adoption:
         if known is None or ended.attempt >= known.attempt:
             self._ended[ended.id] = ended
 
+    def knows(self, tracked: TrackedRequest) -> bool:
+        """Whether there is more to it than that it waits: it runs, has ended, was tried, or may have been."""
+        request_id = tracked.id
+        return (
+            request_id in self._running
+            or request_id in self._ended
+            or request_id in self.records
+            or tracked in self.doubts
+        )
+
     def place(self, tracked: TrackedRequest) -> None:
         """Send one request on its way: one of the replay by what is known of it, a new one into the queue."""
-        if not self.replaying:
+        if not self.replaying or not self.knows(tracked):
             self._enqueue(tracked)
             return
         record = self.records.pop(tracked.id, None)

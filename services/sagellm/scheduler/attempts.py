@@ -61,6 +61,13 @@ class Attempts:
             except nats.js.errors.KeyWrongLastSequenceError:
                 continue
 
+    async def term(self) -> int:
+        """The latest leadership term; 0 before the first."""
+        try:
+            return int((await self.bucket.get(TERM_KEY)).value or b"0")
+        except nats.js.errors.KeyNotFoundError:
+            return 0
+
     async def save(self, tracked: TrackedRequest) -> None:
         """Store the tries of `tracked`."""
         running = tracked.status is RequestStatus.RUNNING

@@ -172,7 +172,8 @@ class Intake:
     def inherit(self, tracked: TrackedRequest) -> None:
         """Begin to answer for a request that was read beside the consumer, which will bring its message later.
 
-        What is not simply a new request of a known model is left to that time.
+        What is not simply a new request of a known model is left to that time. Nothing is sent for a request that
+        is not cancelled.
         """
         table, request = self._table, tracked.request
         if (

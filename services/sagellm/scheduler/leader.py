@@ -11,7 +11,7 @@ import nats.js.errors
 
 from sagellm.broker import Connection, Message, Sender
 from sagellm.scheduler.admission import Admission, Backlog, Bounds, Rates
-from sagellm.scheduler.adoption import Adoption, Doubts
+from sagellm.scheduler.adoption import NO_DOUBTS, Adoption, Doubts
 from sagellm.scheduler.attempts import Attempts
 from sagellm.scheduler.background import start
 from sagellm.scheduler.cancellations import Cancellations
@@ -71,9 +71,10 @@ class Leader:
         self._connection = connection
         self._lease = lease
         self._attempts = attempts
+        self._cancellations = cancellations
         self._instances = instances
         self._metrics = metrics
-        self._term = term
+        self.term = term
         self._open = False
         nc, js = connection.nc, connection.js
         self._table = RequestTable()
@@ -191,13 +192,21 @@ class Leader:
         self._desk = Desk(nc, self._sender, queries, orders)
         self._takeover = Takeover(connection, instances, self._adoption, timings, term)
 
+        self._restored = False
+        metrics.requests.fairness.nobody_waits()
+
+    async def prepare(self) -> None:
+        """Before it is certain that this leader will lead, take in what waits; nobody hears of it."""
+        await self._restore()
+        self._adoption.doubts = NO_DOUBTS
+        await self._take_in([t for t in self._queue_copy.requests() if t.id not in self._cancellations])
+
     async def run(self) -> None:
         """Take over, then lead until the lease is lost or this task is cancelled.
 
         Raises:
             ExceptionGroup: with `LeaseLost`, or the reason why a part of it died.
         """
-        self._metrics.requests.fairness.nobody_waits()
         reports = self._connection.nc.handling(subjects.ALL_REPORTS, self._reports.on_message)
         queries = self._connection.nc.handling(subjects.METRICS, self._on_metrics_query)
         try:
@@ -220,7 +229,7 @@ class Leader:
         """Learn what the leader before knew; whether the copy of the queue is true."""
         async with asyncio.TaskGroup() as tasks:
             records = tasks.create_task(self._attempts.load(), name="attempts of the leaders before")
-            tasks.create_task(self._policy_state.restore(self._in_use.policy), name="state of the policy")
+            tasks.create_task(self._restore(), name="state of the policy")
             asking = tasks.create_task(self._takeover.ask_instances(), name="what instances run")
             copying = tasks.create_task(self._complete_copy(), name="copy of the queue")
             await asking
@@ -230,11 +239,35 @@ class Leader:
         requests, unknown_up_to = self._queue_copy.take(known_since_s)
         complete = copying.result()
         self._adoption.doubts = Doubts(ids, unknown_up_to if complete else inf)
+        self._drop_all_but(requests)
+        await self._take_in(requests)
+        return complete
+
+    async def _restore(self) -> None:
+        if not self._restored:
+            await self._policy_state.restore(self._in_use.policy)
+            self._restored = True
+
+    async def _take_in(self, requests: list[TrackedRequest]) -> None:
+        """Begin to answer for these. What is here already goes another way if there is more to it by now."""
         for first in range(0, len(requests), AT_ONCE):
             for tracked in requests[first : first + AT_ONCE]:
-                self._intake.inherit(tracked)
+                if not self._table.holds(tracked):
+                    self._intake.inherit(tracked)
+                elif tracked.id in self._cancellations:
+                    self.cancel(tracked.id)
+                elif self._adoption.knows(tracked):
+                    self._dispatcher.withdraw(tracked)
+                    self._adoption.place(tracked)
             await asyncio.sleep(0)
-        return complete
+
+    def _drop_all_but(self, requests: list[TrackedRequest]) -> None:
+        """What was taken in before, and is not among these, has ended meanwhile."""
+        outstanding = {tracked.sequence for tracked in requests}
+        for tracked in self._table.all():
+            if tracked.sequence not in outstanding:
+                self._dispatcher.withdraw(tracked)
+                self._endings.drop(tracked)
 
     async def _complete_copy(self) -> bool:
         try:
@@ -266,7 +299,7 @@ class Leader:
                 self._dispatcher.withdraw(tracked)
                 self._endings.drop(tracked)
         self._open_dispatch()
-        logger.info("leading in term %d with %d outstanding requests", self._term, len(self._table))
+        logger.info("leading in term %d with %d outstanding requests", self.term, len(self._table))
 
     def _open_dispatch(self) -> None:
         self._kept_orders.apply(self._instances.all())
@@ -298,7 +331,7 @@ class Leader:
 
     def ask_for_prefixes(self, instance_id: str) -> None:
         """An update of what an instance holds was missed: let it tell everything."""
-        order = Control(term=self._term, prefixes=True)
+        order = Control(term=self.term, prefixes=True)
         self._sender.send(subjects.control(instance_id), encode(order))
 
     def cancel(self, request_id: str) -> None:

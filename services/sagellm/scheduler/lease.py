@@ -35,6 +35,8 @@ class LeaderLease:
         self._value = b""
         self._revision = 0
         self._valid_until_s = 0.0
+        self.silent_s = 0.0
+        """While this process waits in `acquire`: for how long the holder has not renewed it."""
 
     @property
     def valid(self) -> bool:
@@ -44,6 +46,7 @@ class LeaderLease:
     async def acquire(self) -> None:
         """Wait until this process leads."""
         seen_revision, seen_s = 0, 0.0
+        self.silent_s = 0.0
         self._value = encode(Lease(holder=self._holder, term=0))
         while True:
             asked_s = time.monotonic()
@@ -55,7 +58,8 @@ class LeaderLease:
                 revision = entry.revision or 0
                 if revision != seen_revision:
                     seen_revision, seen_s = revision, time.monotonic()
-                elif asked_s - seen_s > self._ttl_s:
+                self.silent_s = max(0.0, asked_s - seen_s)
+                if self.silent_s > self._ttl_s:
                     self._won(await self._bucket.update(KEY, self._value, last=revision), asked_s)
                     return
             except (nats.errors.Error, nats.js.errors.Error, TimeoutError):

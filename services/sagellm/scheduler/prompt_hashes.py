@@ -35,10 +35,13 @@ class PromptHashes:
         stride = block_size * INT_BYTES
         span = CHUNK_BLOCKS * stride
         for start in range(0, len(data), span):
-            chunk = parent + data[start : start + span]
-            known = self._known.get(chunk)
+            chunk = data[start : start + span]
+            if len(chunk) < span:  # where prompts end they differ: not worth remembering
+                found += chained(parent, chunk, stride)[1]
+                break
+            known = self._known.get(parent + chunk)
             if known is None:
-                known = self._known[chunk] = chained(parent, data[start : start + span], stride)
+                known = self._known[parent + chunk] = chained(parent, chunk, stride)
                 if len(self._known) > MAX_CHUNKS:
                     self._known.popitem(last=False)
             parent, blocks = known

@@ -100,11 +100,15 @@ class QueueCopy:
                 await asyncio.sleep(PAUSE_S)
         return False
 
+    def requests(self) -> list[TrackedRequest]:
+        """All that is copied, in the order of the queue."""
+        return [self._requests[sequence] for sequence in sorted(self._requests)]
+
     def take(self, stored_before_s: float) -> tuple[list[TrackedRequest], int]:
         """All requests in the order of the queue, which are the caller's from now on; the copy begins anew after
         them. Also the highest sequence stored before that time (Unix seconds), 0 if there is none.
         """
-        requests = [self._requests[sequence] for sequence in sorted(self._requests)]
+        requests = self.requests()
         old = max((sequence for sequence, at_s in self._stored_s.items() if at_s < stored_before_s), default=0)
         self._requests.clear()
         self._stored_s.clear()

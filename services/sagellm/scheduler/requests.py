@@ -123,13 +123,13 @@ class RequestTable:
         """The request of that id, unless it has ended."""
         return self._by_id.get(request_id)
 
-    def all(self) -> list[TrackedRequest]:
-        """Every request that has not ended, about in order of arrival; the list is the caller's."""
-        return list(self._by_id.values())
-
     def at(self, sequence: int) -> TrackedRequest | None:
         """The request at that place of the durable queue, unless it has ended."""
         return self._by_sequence.get(sequence)
+
+    def all(self) -> list[TrackedRequest]:
+        """Every request that has not ended, about in order of arrival; the list is the caller's."""
+        return list(self._by_id.values())
 
     def holds(self, tracked: TrackedRequest) -> bool:
         """Whether this very record has not ended."""

@@ -27,6 +27,8 @@ from sagellm_schemas import BrokerError, Codec, InstanceStats, InvalidRequest, S
 logger = logging.getLogger(__name__)
 
 RETRY_PAUSE_S = 0.2
+DOUBTFUL = 0.6
+"""A leader that is silent for this share of the lease's time, so that it missed two renewals, may be dead."""
 
 
 class SchedulerService:
@@ -65,6 +67,7 @@ class SchedulerService:
         self._reconnected = asyncio.Event()
         self._queue_copy = QueueCopy(queue_connection)
         self._leader: Leader | None = None
+        self._heir: Leader | None = None
 
     async def run(self) -> None:
         """Stand by and lead in turn, until cancelled; then give the lease up."""
@@ -105,17 +108,40 @@ class SchedulerService:
         """Copy the queue until the lease is ours."""
         await self._queue_copy.begin()
         following = asyncio.create_task(self._queue_copy.follow(), name="copying the queue")
+        preparing = asyncio.create_task(self._prepare(), name="preparing to lead")
         try:
             await self._lease.acquire()
         finally:
             await cancel(following)
+            await cancel(preparing)
+
+    async def _prepare(self) -> None:
+        """While the leader is silent, get ready for its death: what can be done now need not be done then."""
+        while True:
+            await asyncio.sleep(self._timings.lease_ttl_s / 20)
+            if self._lease.silent_s < DOUBTFUL * self._timings.lease_ttl_s:
+                self._heir = None
+            elif self._heir is None:
+                try:
+                    self._heir = await self._make_leader()
+                    await self._heir.prepare()
+                except STEP_DOWN as error:
+                    logger.debug("a takeover cannot be prepared: %r", error)
+                    self._heir = None
 
     async def _lead(self) -> None:
-        term, _ = await asyncio.gather(self._attempts.next_term(), self._kept_orders.load())
-        self._lease.name_term(term)
+        heir, self._heir = self._heir, None
+        if heir is None or heir.term != await self._attempts.term():
+            heir = await self._make_leader()
+        self._lease.name_term(heir.term)
         self._metrics.leader.set(1)
         self._metrics.takeovers.inc()
-        self._leader = Leader(
+        self._leader = heir
+        await heir.run()
+
+    async def _make_leader(self) -> Leader:
+        term, _ = await asyncio.gather(self._attempts.next_term(), self._kept_orders.load())
+        return Leader(
             self._settings,
             self._timings,
             self._connection,
@@ -131,7 +157,6 @@ class SchedulerService:
             self._kept_orders,
             term,
         )
-        await self._leader.run()
 
     async def _tidy(self) -> None:
         """Once a second: gauges; and a standby forgets instances that are silent (a leader probes them)."""

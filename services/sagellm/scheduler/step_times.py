@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from sagellm_engine.least_squares import LeastSquares
 from sagellm_schemas import EngineStats
 
+MEMORY = 0.998
+"""About the last five hundred heartbeats count: an instance that has been full for a minute shows how long its
+steps are, but not of what they consist."""
+
 TOKENS_SCALE = 100.0
 RUNNING_SCALE = 10.0
 
@@ -31,7 +35,7 @@ class StepTimes:
 
     def __init__(self, prior: Pace = PRIOR) -> None:
         self._fit = LeastSquares(
-            (prior.base_s, prior.per_token_s * TOKENS_SCALE, prior.per_running_s * RUNNING_SCALE)
+            (prior.base_s, prior.per_token_s * TOKENS_SCALE, prior.per_running_s * RUNNING_SCALE), MEMORY
         )
         self._last: EngineStats | None = None
         self.mean_step_s = 0.0
@@ -54,8 +58,7 @@ class StepTimes:
         if last is None:
             return
         steps = stats.steps_total - last.steps_total
-        computed = stats.prompt_tokens_total - stats.cached_tokens_total + stats.output_tokens_total
-        before = last.prompt_tokens_total - last.cached_tokens_total + last.output_tokens_total
+        computed, before = _computed_tokens(stats), _computed_tokens(last)
         if steps <= 0 or computed < before:
             return
         spent_ms = stats.step_ms_total - last.step_ms_total
@@ -68,3 +71,9 @@ class StepTimes:
         first = not self._fit.samples
         step_s = self._fit.observe((1.0, tokens / TOKENS_SCALE, running / RUNNING_SCALE), step_s)
         self.mean_step_s = step_s if first else 0.9 * self.mean_step_s + 0.1 * step_s
+
+
+def _computed_tokens(stats: EngineStats) -> int:
+    """So far; roughly, where the engine does not tell: a whole prompt then counts in one step."""
+    told = stats.computed_tokens_total
+    return told or stats.prompt_tokens_total - stats.cached_tokens_total + stats.output_tokens_total

@@ -70,6 +70,7 @@ class SimulatedEngine:
         self._arrivals = 0
         self._step_ms = 0.0
         self._prompt_tokens = self._cached_tokens = self._output_tokens = self._preemptions = 0
+        self._computed_tokens = 0
 
     @property
     def jobs(self) -> list[Job]:
@@ -117,6 +118,7 @@ class SimulatedEngine:
         self._take_decode_blocks(steps)
         self._kv_tokens += steps * len(self._decoding)
         self._output_tokens += steps * len(self._decoding)
+        self._computed_tokens += steps * len(self._decoding) + sum(self._chunks)
         self._ends_s.extend(self._planned_s)
         now_s = self._planned_s[-1]
         self._note_duration(steps, now_s)
@@ -172,6 +174,7 @@ class SimulatedEngine:
             output_tokens_total=self._output_tokens,
             preemptions_total=self._preemptions,
             chunk_tokens=round(self._pacer.chunk_tokens),
+            computed_tokens_total=self._computed_tokens,
         )
 
     def check_integrity(self) -> None:

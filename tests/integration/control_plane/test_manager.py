@@ -77,6 +77,34 @@ async def test_critical_requests_overtake_those_that_wait(managing: Managing) ->
         assert ended == ["CRITICAL", "NORMAL", "BACKGROUND"]
 
 
+async def test_a_critical_request_sends_another_back_and_both_answers_are_whole(managing: Managing) -> None:
+    async with managing(mock(at_once=1, tpot_ms=2), scheduling_policy="priority") as manager:
+        whole = await manager.process_request(asking(max_tokens=1000))
+        victim = await manager.submit_request(asking(max_tokens=1000, priority=RequestPriority.LOW))
+        await until_running(manager, victim)
+        critical = await manager.process_request(asking(priority=RequestPriority.CRITICAL))
+        assert critical.status is RequestStatus.COMPLETED
+        assert await manager.get_request_status(victim) is not RequestStatus.COMPLETED
+        result = await manager.get_result(victim)
+        assert (result.text, result.token_ids) == (whole.text, whole.token_ids)
+        assert result.usage.completion_tokens == 1000
+
+
+async def test_a_user_beyond_the_bounds_of_the_settings_is_told_when_to_come_again(managing: Managing) -> None:
+    settings = Settings.load(
+        heartbeat_interval_s=0.05, heartbeat_timeout_s=1.0, storage="memory", user_requests_per_minute=1
+    )
+    async with managing(mock(), settings=settings) as manager:
+        # What comes while the scheduler is still seeing what the queue held before is not judged.
+        async with asyncio.timeout(20):
+            while (result := await manager.process_request(asking(user_id="ann"))).error is None:
+                pass
+        assert result.status is RequestStatus.FAILED
+        assert result.error.code == "rate_limit_exceeded"
+        assert 0 < (result.error.retry_after_s or 0) <= 60
+        assert (await manager.process_request(asking(user_id="bob"))).status is RequestStatus.COMPLETED
+
+
 async def test_cancelling_ends_what_runs_what_waits_and_nothing_else(managing: Managing) -> None:
     async with managing(mock(at_once=1, tpot_ms=1)) as manager:
         running = await manager.submit_request(asking(max_tokens=LONG))

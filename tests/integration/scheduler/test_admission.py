@@ -223,5 +223,31 @@ async def test_what_a_leader_admitted_the_next_one_serves_whatever_its_bounds(
             await until(lambda: queue_is_empty(connection))
 
 
+async def test_a_leader_that_was_frozen_refuses_nobody_whom_its_successor_serves(
+    settings: Settings, connection: Connection
+) -> None:
+    reader = await FakeReader(connection).start()
+    tight = settings.model_copy(update={"max_queued_per_model": 1})
+    ids = [f"r{i}" for i in range(30)]
+    async with SchedulerProcess(tight) as first, FakeWorker(settings, "w1", capacity=1) as worker:
+        await reader.send("running")
+        running = await worker.items.next()
+        late = 0
+        while "late" not in "".join(reader.terminal):  # its bounds hold
+            late += 1
+            await reader.send(f"late-{late}")
+            await connection.nc.flush()
+        async with SchedulerProcess(settings):
+            first.freeze()
+            for request_id in ids:
+                await reader.send(request_id)
+            await until(lambda: worker.term == 2)
+            first.thaw()
+            worker.auto = True
+            await worker.end(running)
+            for event in await reader.ends_of(ids):
+                assert isinstance(event, Finished), event
+
+
 async def outstanding_is(connection: Connection, count: int) -> bool:
     return await outstanding(connection) == count

@@ -189,7 +189,7 @@ async def test_a_new_priority_counts_at_once_and_under_the_next_leader(
     settings: Settings, connection: Connection, reader: FakeReader, operator: Operator
 ) -> None:
     async with SchedulerProcess(settings) as leader, FakeWorker(settings, "w1", capacity=1) as worker:
-        await reader.send("running")
+        await reader.send("running", can_be_preempted=False)
         running = await worker.items.next()
         for name in ("a", "b", "c"):
             await reader.send(name)

@@ -184,8 +184,11 @@ async def test_a_running_request_is_cancelled(slow: Settings, driver: Driver) ->
         await driver.give("a")
         await driver.tokens("a")
         await driver.cancel("a", "another")
-        assert (await driver.ended("a")).outcome is Outcome.CANCELLED
-        assert isinstance(driver.events_of("a")[-1], Cancelled)
+        ended = await driver.ended("a")
+        *tokens, last = driver.events_of("a")
+        assert isinstance(last, Cancelled)
+        assert ended.outcome is Outcome.CANCELLED
+        assert ended.usage.completion_tokens == sum(len(event.token_ids) for event in tokens) > 0
 
 
 async def test_a_cancellation_that_comes_before_its_request_counts(mock: Settings, driver: Driver) -> None:

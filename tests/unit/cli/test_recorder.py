@@ -1,20 +1,27 @@
 """What a recording says of requests, from the messages that pass by."""
 
+import zlib
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from sagellm.broker import Message
+from sagellm.cli.record import turns
 from sagellm.cli.record.disguise import Disguise
 from sagellm.cli.record.recorder import CANCEL_GRACE_S, Recorder
-from sagellm.simulator.traces import RecordedRequest
+from sagellm.cli.record.trace_file import TraceFile
+from sagellm.simulator.traces import RecordedRequest, read_trace
 from sagellm_schemas import (
     Cancel,
     DeadLetter,
     Ended,
     ErrorBody,
     InferenceRequest,
+    InvalidRequest,
     Outcome,
     SamplingParams,
+    Unavailable,
     Usage,
     WorkReport,
     encode,
@@ -179,3 +186,71 @@ def test_messages_that_cannot_be_read_do_no_harm(payload: bytes) -> None:
     for handler in (heard.recorder.on_report, heard.recorder.on_cancel, heard.recorder.on_dead_letter):
         handler(Message("", "", payload, {}))
     assert heard.recorder.open == 0
+
+
+@pytest.mark.parametrize("name", ["trace.jsonl", "trace.jsonl.gz"])
+def test_a_recording_can_be_read_while_it_grows_and_is_whole_at_the_end(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    line = RecordedRequest(arrival_s=1.0, input_tokens=2, output_tokens=3)
+    with TraceFile(path) as file:
+        file.write(line)
+        file.flush()
+        data = path.read_bytes()
+        text = zlib.decompressobj(wbits=31).decompress(data) if name.endswith(".gz") else data
+        assert msgspec.json.decode(text, type=RecordedRequest) == line
+        file.write(line)
+    assert len(read_trace(path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("trace.csv", "must end in .jsonl or .jsonl.gz"), ("none/trace.jsonl", "cannot be written")]
+)
+def test_a_file_that_cannot_be_is_refused_at_once(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        TraceFile(tmp_path / name)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "trace.jsonl"
+    with TraceFile(path) as file, Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(file, "_file", full)
+        file.write(RecordedRequest(arrival_s=1.0, input_tokens=2, output_tokens=3))
+        with pytest.raises(Unavailable, match="cannot be written: No space left"):
+            file.flush()
+
+
+def test_the_next_turn_of_a_conversation_names_the_one_before_it(tmp_path: Path) -> None:
+    heard = Heard()
+    system, question, answer, more = [1] * 40, [2] * 13, [3] * 20, [4] * 9
+    for name, prompt in (
+        ("other", [*system, *[5] * 30]),
+        ("first", [*system, *question]),
+        ("second", [*system, *question, *answer, *more]),
+        ("again", [*system, *question]),
+        ("short", [2] * 3),
+        ("shorter", [2] * 5),
+    ):
+        heard.request(name, prompt_token_ids=prompt)
+        heard.now_s += 1.0
+        heard.ended(name, usage=Usage(prompt_tokens=len(prompt), completion_tokens=20))
+    other, first, second, again, short, shorter = heard.lines
+    assert (other.continues, first.continues, again.continues, short.continues) == (None, None, None, None)
+    assert (second.continues, shorter.continues) == (first.turn, short.turn)
+    assert again.turn == first.turn != second.turn
+
+    path = tmp_path / "trace.jsonl"
+    with TraceFile(path) as file:
+        for line in heard.lines:
+            file.write(line)
+    _, asked, followed, *_ = read_trace(path)
+    assert len(first.blocks) == 3
+    assert asked.blocks == followed.blocks[:4], "prompt and answer have 73 tokens"
+
+
+def test_turns_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "REMEMBERED", 2)
+    seen = turns.Turns(16)
+    oldest, _, latest = (seen.link([number] * 20, [number])[0] for number in (1, 2, 3))
+    assert seen.link([3] * 21, [3])[1] == latest != oldest
+    assert seen.link([1] * 21, [1])[1] is None

@@ -30,7 +30,7 @@ def test_the_chunk_is_the_largest_whose_step_ends_in_time(slack_s: float, comput
     room = pacer_that_knows().room(8192, 50, 60_000, [inf, slack_s])
     chunk = room.take(8192, computed)
     takes_s = duration_s(room.tokens, room.kv_tokens, room.pairs)
-    assert 0.95 * slack_s < takes_s <= slack_s
+    assert 0.92 * slack_s < takes_s <= slack_s
     assert 16 < chunk < 8142
     assert room.full
 

@@ -258,6 +258,16 @@ def test_nobody_is_sent_back_while_an_instance_only_has_to_read_its_prompts_firs
     assert not cluster.sent.orders
 
 
+def test_in_a_large_cluster_a_victim_that_one_look_misses_is_found_by_a_later_one() -> None:
+    cluster = Cluster(*[200] * 10)
+    running_now = [tracked for i in range(101, 2101) if (tracked := cluster.table.get(f"r{i}"))]
+    for tracked in running_now[:-1]:
+        tracked.cancelled = True
+    for sequence in range(1, 11):
+        cluster.preemption.make_room(critical(sequence))
+    assert [order.preempt for _, order in cluster.sent.orders] == [[running_now[-1].id]]
+
+
 def test_what_runs_on_an_instance_that_takes_no_more_work_is_left_alone() -> None:
     cluster = Cluster(1, 1)
     instance = cluster.instances.get("i0")

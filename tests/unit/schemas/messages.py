@@ -285,7 +285,10 @@ MESSAGES: dict[str, msgspec.Struct] = {
     "instance_info_server": InstanceInfo(instance_id="gpu-1-0a1b2c3d", model="m", engine="vllm", server="gpu-1"),
     "instance_stats": _HEARTBEAT,
     "instance_stats_paced": InstanceStats(
-        info=_INFO, state=EngineState.READY, running={}, stats=EngineStats(chunk_tokens=2048)
+        info=_INFO,
+        state=EngineState.READY,
+        running={},
+        stats=EngineStats(chunk_tokens=2048, computed_tokens_total=9000),
     ),
     "instance_report": InstanceReport(heartbeat=_HEARTBEAT, ended=[_ENDED]),
     "model_card": ModelCard(

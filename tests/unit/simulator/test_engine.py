@@ -51,9 +51,9 @@ def test_the_second_of_two_prompts_gets_what_the_first_leaves_of_the_budget() ->
 
 
 def test_a_paced_decode_has_its_next_token_in_time_while_a_long_prompt_is_computed_beside_it() -> None:
-    engine = engine_of(linear_cost(), 1000)
-    first = Job("a", 60, 100, tbt_slo_s=0.045)
-    run_alone(engine, [(0.0, first), (0.2, Job("b", 2000, 1))])
+    engine = engine_of(linear_cost(), 2000)
+    first = Job("a", 60, 300, tbt_slo_s=0.045)
+    run_alone(engine, [(0.0, first), (0.2, Job("b", 6000, 1))])
     gaps_s = [b - a for a, b in itertools.pairwise(first.token_times_s)]
     assert gaps_s[0] == pytest.approx(0.010), "nothing else to compute"
     assert 0.040 < max(gaps_s) <= 0.045

@@ -24,6 +24,7 @@ from sagellm_schemas import (
 )
 
 from .disguise import Disguise
+from .turns import Turns
 
 MAX_OPEN_BYTES = 512 << 20
 REMEMBERED = 100_000
@@ -63,6 +64,7 @@ class Recorder:
         self._prompts = prompts
         self._max_open_bytes = max_open_bytes
         self._clock = clock
+        self._turns = Turns(disguise.block_tokens)
         self._reader = Reader()
         self._reports, self._cancels, self._letters = Codec(WorkReport), Codec(Cancel), Codec(DeadLetter)
         self._open: dict[str, RecordedRequest] = {}
@@ -146,6 +148,9 @@ class Recorder:
 
     def _line(self, tracked: TrackedRequest) -> RecordedRequest:
         request, disguise = tracked.request, self._disguise
+        tokens = request.prompt_token_ids or ()
+        blocks = disguise.blocks(tokens)
+        turn, continues = self._turns.link(tokens, blocks) if tokens else (None, None)
         line = RecordedRequest(
             arrival_s=round(self._clock(), 6),
             model=request.model,
@@ -162,7 +167,9 @@ class Recorder:
             input_tokens=tracked.prompt_tokens,
             output_tokens=0,
             block_tokens=disguise.block_tokens,
-            blocks=disguise.blocks(request.prompt_token_ids or []),
+            blocks=blocks,
+            turn=turn,
+            continues=continues,
         )
         return _with_prompt(line, request) if self._prompts else line
 

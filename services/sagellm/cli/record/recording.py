@@ -67,7 +67,7 @@ async def record(
     `linger_s`, and not at all once `hurry` is set.
 
     Raises:
-        Unavailable: there is no pipeline at that NATS server.
+        Unavailable: there is no pipeline at that NATS server, or the file cannot be written any more.
     """
     nc = connection.nc
     interruptions = 0
@@ -100,18 +100,22 @@ async def record(
         first, _ = await _stored(connection)
         on_ready()
         ticking = asyncio.create_task(_tick(recorder, file, lambda: show(progress(ending=not recorder.arriving))))
+        stopping = asyncio.create_task(stop.wait())
         try:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), duration_s)
+            await asyncio.wait([stopping, ticking], timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
+            if ticking.done():
+                ticking.result()
             last, _ = await _stored(connection)
             await nc.flush()
             recorder.arriving = False
             seen, duration = recorder.seen, time.monotonic() - began_s
             await _linger(connection, recorder, linger_s, hurry)
         finally:
-            ticking.cancel()
-            await asyncio.gather(ticking, return_exceptions=True)
+            for task in (ticking, stopping):
+                task.cancel()
+            await asyncio.gather(ticking, stopping, return_exceptions=True)
             recorder.close()
+    file.flush()
     return Summary(
         file=str(file.path),
         duration_s=round(duration, 3),

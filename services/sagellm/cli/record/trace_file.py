@@ -8,13 +8,16 @@ from typing import IO
 import msgspec
 
 from sagellm.simulator.traces import RecordedRequest
-from sagellm_schemas import InvalidRequest
+from sagellm_schemas import InvalidRequest, Unavailable
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
 class TraceFile:
-    """A new file; use it as a context, at whose end the file is whole."""
+    """A new file; use it as a context, at whose end the file is whole.
+
+    What goes wrong in writing is kept until `flush`, which is called where somebody can be told.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises:
@@ -35,16 +38,32 @@ class TraceFile:
             gzip.GzipFile(filename="", mode="wb", fileobj=plain) if path.suffix == ".gz" else plain  # type: ignore[assignment]
         )
         self._encoder = msgspec.json.Encoder()
+        self._failed: OSError | None = None
 
     def write(self, request: RecordedRequest) -> None:
         """Add a line."""
-        self._file.write(self._encoder.encode(request) + b"\n")
-        self.lines += 1
+        if self._failed is not None:
+            return
+        try:
+            self._file.write(self._encoder.encode(request) + b"\n")
+        except OSError as error:
+            self._failed = error
+        else:
+            self.lines += 1
 
     def flush(self) -> None:
-        """Bring what is written to disk, so that little is lost if this process is killed."""
-        self._file.flush()
-        self._plain.flush()
+        """Bring what is written to disk, so that little is lost if this process is killed.
+
+        Raises:
+            Unavailable: it could not be written, or not all of it.
+        """
+        try:
+            self._file.flush()
+            self._plain.flush()
+        except OSError as error:
+            self._failed = error
+        if self._failed is not None:
+            raise Unavailable(f"{self.path} cannot be written: {self._failed.strerror}; it has {self.lines} lines")
 
     def __enter__(self) -> "TraceFile":
         return self
@@ -52,5 +71,9 @@ class TraceFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._plain.close()
+        for file in (self._file, self._plain):
+            try:
+                file.close()
+            except OSError:
+                if self._failed is None:
+                    raise

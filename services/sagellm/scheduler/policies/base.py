@@ -36,7 +36,7 @@ class Outlook(Protocol):
         ...
 
     def work_s(self, request: TrackedRequest) -> float:
-        """How much of an instance's time it takes: less than it lasts, since others run beside it."""
+        """How much of an instance's time it takes from others: by how much it makes steps longer, together."""
         ...
 
     def instances(self, request: TrackedRequest) -> int:

@@ -15,16 +15,16 @@ class PolicyOptions:
 
     `ageing_s`: how much longer each step down in priority may wait; a request goes before everything that arrives
     more than `ageing_s` times the difference of priorities after it. `late_bound_s`: a late request that has
-    waited for so long has a right to `late_share` of the time, beside requests that are in time. `work_weight`: of
-    slo_aware, seconds that a request stands back per second of work. `tier_weights`: shares of billing tiers under
-    fair; an unknown tier counts as 1. `deferrable_s`: a deadline at least this far away makes a request deferrable
-    under cost_optimized.
+    waited for so long has a right to `late_share` of the time, beside requests that are in time, and to more the
+    longer it waits. `work_weight`: of slo_aware, seconds that a request stands back per second of work.
+    `tier_weights`: shares of billing tiers under fair; an unknown tier counts as 1. `deferrable_s`: a deadline at
+    least this far away makes a request deferrable under cost_optimized.
     """
 
     ageing_s: float = 30.0
     late_bound_s: float = 60.0
     late_share: float = 0.1
-    work_weight: float = 10.0
+    work_weight: float = 5.0
     tier_weights: dict[str, float] = field(default_factory=_weights)
     deferrable_s: float = 60.0
 

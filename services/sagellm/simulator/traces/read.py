@@ -25,7 +25,7 @@ def read_trace(path: Path, duration_s: float | None = None) -> list[TraceRequest
     if kind == ".csv":
         found = list(read_azure(path))
     elif kind in (".jsonl", ".json", ".ndjson"):
-        found = list(read_recorded(path) if _is_recorded(path) else read_mooncake(path))
+        found = read_recorded(path) if _is_recorded(path) else list(read_mooncake(path))
     else:
         raise InvalidRequest(
             f"the trace {path} must end in .csv (Azure) or .jsonl (Mooncake, sagellm record), or in either and .gz"

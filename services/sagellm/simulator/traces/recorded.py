@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +27,9 @@ class RecordedRequest(msgspec.Struct, frozen=True, kw_only=True):
     `arrival_s` are Unix seconds. `output_tokens` were really generated, `cached_tokens` of the input were found
     in a prefix cache. An `outcome` is unknown where the recording ended first. `ttft_ms` and `latency_ms` are what
     the request really took, from its arrival; None where that is not known. `blocks` name the full blocks of
-    `block_tokens` tokens from the prompt's start: equal names are equal tokens after equal tokens. The prompt is
-    only there if that was asked for.
+    `block_tokens` tokens from the prompt's start: equal names are equal tokens after equal tokens. `turn` names
+    the whole prompt, and `continues` the longest earlier one that it begins with: what follows there was the
+    answer. The prompt is only there if that was asked for.
     """
 
     arrival_s: float
@@ -50,17 +52,42 @@ class RecordedRequest(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: float | None = None
     block_tokens: int = 16
     blocks: list[int] = []
+    turn: int | None = None
+    continues: int | None = None
     prompt: str | msgspec.UnsetType = msgspec.UNSET
     messages: list[ChatMessage] | msgspec.UnsetType = msgspec.UNSET
     prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
-def read_recorded(path: Path) -> Iterator[TraceRequest]:
-    """The requests that generated tokens, in the file's order; `arrival_s` are Unix seconds.
+def read_recorded(path: Path) -> list[TraceRequest]:
+    """The requests that generated tokens, by arrival; `arrival_s` are Unix seconds.
+
+    The blocks of an answer are those of the next turn, where there is one.
 
     Raises:
         InvalidRequest: naming the line at fault.
     """
+    found = sorted(_lines(path), key=lambda pair: pair[1].arrival_s)
+    asked: dict[int, int] = {}
+    requests = [request for _, request in found]
+    for place, (line, request) in enumerate(found):
+        before = asked.get(line.continues) if line.continues is not None else None
+        if before is not None:
+            requests[before] = _with_answer(requests[before], request)
+        if line.turn is not None:
+            asked[line.turn] = place
+    return requests
+
+
+def _with_answer(request: TraceRequest, following: TraceRequest) -> TraceRequest:
+    """`request` with the blocks of its answer, which are among those of the turn that follows."""
+    known = (request.input_tokens + request.output_tokens) // request.block_tokens
+    blocks = following.blocks[:known]
+    goes_on = blocks[: len(request.blocks)] == request.blocks and request.block_tokens == following.block_tokens
+    return replace(request, blocks=blocks) if goes_on and len(blocks) > len(request.blocks) else request
+
+
+def _lines(path: Path) -> Iterator[tuple[RecordedRequest, TraceRequest]]:
     decoder = msgspec.json.Decoder(RecordedRequest)
     for number, text in read_lines(path):
         try:
@@ -69,7 +96,7 @@ def read_recorded(path: Path) -> Iterator[TraceRequest]:
             raise bad_line(path, number, f"not a recorded request: {error}") from None
         found = _request(path, number, line)
         if line.output_tokens:
-            yield found
+            yield line, found
 
 
 def _request(path: Path, number: int, line: RecordedRequest) -> TraceRequest:

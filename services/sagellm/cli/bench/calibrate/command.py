@@ -37,7 +37,11 @@ def calibrate(
     ] = None,
     max_batched_tokens: Annotated[
         int | None,
-        typer.Option(help="Tokens of a step.", min=1, show_default=f"the instance's, or {DEFAULT_BATCHED_TOKENS}"),
+        typer.Option(
+            help="Tokens of a step, where the instance does not tell.",
+            min=1,
+            show_default=str(DEFAULT_BATCHED_TOKENS),
+        ),
     ] = None,
     kv_bytes_per_token: Annotated[
         float, typer.Option(help="Bytes of KV of a token; only transfers between instances need it.", min=0)
@@ -133,7 +137,7 @@ async def _calibrate(
     from .probes import measure, plan
     from .report import Calibration, origin_of
 
-    budget = max_batched_tokens or rig.facts.max_batched_tokens or DEFAULT_BATCHED_TOKENS
+    budget = rig.facts.max_batched_tokens or max_batched_tokens or DEFAULT_BATCHED_TOKENS
     largest = min(max_batch or rig.facts.max_num_seqs, rig.facts.max_num_seqs)
     budget = max(budget, rig.facts.max_num_seqs)
     probes = plan(rig.facts, budget, largest)

@@ -15,6 +15,7 @@ import nats.js.errors
 
 from sagellm.broker import Connection, Message, read_bucket
 from sagellm_schemas import (
+    Cancel,
     Codec,
     EngineError,
     EngineState,
@@ -96,6 +97,10 @@ class WireRig:
             await asyncio.wait_for(self._done, RUN_TIMEOUT_S)
         except TimeoutError:
             raise Unavailable(f"{self.facts.name} did not answer within {RUN_TIMEOUT_S:.0f} s") from None
+        finally:
+            if self._open:  # interrupted, or one has failed: the others are of no use
+                self._connection.nc.send(subjects.CANCEL, encode(Cancel(ids=ids)))
+                await self._connection.nc.flush()
         return [self._trails[name] for name in ids]
 
     async def heartbeat(self) -> InstanceStats:
