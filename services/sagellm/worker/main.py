@@ -2,7 +2,7 @@
 
 import asyncio
 
-from sagellm.broker import connect
+from sagellm.broker import connect, ensure_topology
 from sagellm.settings import Settings
 
 from .engines import make_engine
@@ -19,6 +19,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             is one sentence for the operator.
     """
     async with connect(settings, name="sagellm-worker") as connection:
+        await ensure_topology(connection.js, settings)
         worker = Worker(settings, connection, make_engine(settings))
         leave = asyncio.Event()
         servers = RegisteredServers(settings, connection, _serve)

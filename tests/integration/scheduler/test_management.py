@@ -307,7 +307,7 @@ async def test_a_drained_instance_is_told_to_leave(settings: Settings, operator:
     async with scheduling(settings), FakeWorker(settings, "w1") as worker:
         await until(lambda: _taking_work(operator, 1))
         changed = await operator.instance("w1", "drain")
-        assert "w1 takes nothing new, finishes what it runs, and leaves; nothing runs there" in changed.effect
+        assert changed.effect == "it takes nothing new, finishes what it runs, and leaves; nothing runs there"
         while not (order := await worker.controls.next()).leave:
             pass
         assert order.drain
@@ -365,7 +365,7 @@ async def test_registered_servers_are_kept_until_they_are_taken_out(
             await until(lambda: operator.leads(2))
             assert (await operator.instances()).servers == [made]
             changed = await operator.instance(made.id, "drain")
-            assert changed.effect == f"server {made.id} (http://127.0.0.1:1) is registered no more"
+            assert changed.effect == "it (http://127.0.0.1:1) is registered no more"
             assert (await operator.instances()).servers == []
 
 

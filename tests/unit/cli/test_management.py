@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 
 from sagellm.cli.main import build
 from sagellm.cli.management.frame import Rates, Seen, draw
-from sagellm.cli.management.output import duration
-from sagellm.cli.management.queue import own_reason
+from sagellm.cli.management.output import console, duration
+from sagellm.cli.management.queue import own_reason, requests_table
 from sagellm_schemas import (
     EngineState,
     InstanceRole,
@@ -132,6 +132,22 @@ def test_a_reason_is_cut_to_what_stands_nowhere_else() -> None:
         == "3 requests go before it under mine."
     )
     assert own_reason(request("a", f"{head}{OBSTACLE}."), told) == f"{head}{OBSTACLE}."
+
+
+def test_what_clients_call_themselves_cannot_steer_the_terminal() -> None:
+    page = seen().queue
+    hostile = QueuePage(
+        taken_at=1000.0,
+        policy="fifo",
+        requests=[request("a", user_id="[/red]\x1b[31m\r\n")],
+        models=page.models,
+        total=1,
+        more=False,
+    )
+    out = console()
+    with out.capture() as capture:
+        out.print(requests_table(hostile))
+    assert "[/red]?[31m??" in capture.get()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sagellm_schemas import (
 )
 
 from .client import ManagementClient
-from .output import duration, milliseconds, share, table
+from .output import duration, milliseconds, printable, row, share, table
 from .queue import models_table, obstacles_of, own_reason
 
 LISTED = 200
@@ -84,7 +84,7 @@ def draw(seen: Seen, rates: Rates, *, height: int | None) -> RenderableType:
         Text(),
         models_table(seen.queue) if seen.queue.models else Text("no models yet", style="dim"),
         *(
-            Text(f"{found.model}: {found.obstacle}", style="yellow")
+            Text(printable(f"{found.model}: {found.obstacle}"), style="yellow")
             for found in seen.queue.models
             if found.obstacle
         ),
@@ -145,7 +145,8 @@ def _instances(seen: Seen, rates: Rates, most: int | None) -> RenderableType:
     for instance in found[:most]:
         state = "closed" if instance.closed and instance.state == "ready" else str(instance.state)
         rate = rates.by_instance.get(instance.id)
-        made.add_row(
+        row(
+            made,
             instance.id,
             Text(state, style="green" if instance.takes_work else "yellow"),
             _bar(instance.load),
@@ -166,7 +167,8 @@ def _running(seen: Seen, most: int | None) -> RenderableType:
         *("runs", "priority", "user", "for", "waited", "instance", "attempt"), right=("for", "waited", "attempt")
     )
     for request in page.requests[:most]:
-        made.add_row(
+        row(
+            made,
             request.id,
             RequestPriority(request.priority).name,
             request.user_id or "-",
@@ -191,7 +193,8 @@ def _waiting(seen: Seen, most: int | None) -> RenderableType:
     )
     for request in page.requests[:most]:
         starts = request.predicted_start_at
-        made.add_row(
+        row(
+            made,
             request.id,
             str(request.position),
             RequestPriority(request.priority).name,

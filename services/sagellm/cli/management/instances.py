@@ -62,7 +62,7 @@ def show(
 
 def instances_table(page: "InstancesPage") -> Any:
     """One line for each instance."""
-    from .output import duration, milliseconds, share, table
+    from .output import duration, milliseconds, row, share, table
 
     made = table(
         *(
@@ -83,7 +83,8 @@ def instances_table(page: "InstancesPage") -> Any:
         wide="note",
     )
     for found in page.instances:
-        made.add_row(
+        row(
+            made,
             found.id,
             found.model,
             str(found.role),

@@ -7,6 +7,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def print_json(answer: msgspec.Struct | Sequence[msgspec.Struct]) -> None:
@@ -16,8 +17,8 @@ def print_json(answer: msgspec.Struct | Sequence[msgspec.Struct]) -> None:
 
 def console() -> Console:
     """Standard output; where it is no terminal, lines are as long as they have to be."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=max(200, found.width))
+    found = Console(highlight=False, markup=False)
+    return found if found.is_terminal else Console(highlight=False, markup=False, width=max(200, found.width))
 
 
 def table(*columns: str, right: tuple[str, ...] = (), wide: str = "", one_line: bool = False) -> Table:
@@ -33,6 +34,16 @@ def table(*columns: str, right: tuple[str, ...] = (), wide: str = "", one_line: 
             ratio=1 if name == wide else None,
         )
     return made
+
+
+def row(made: Table, *cells: str | Text) -> None:
+    """Add a row; in plain texts, which may be anybody's, what cannot be printed is a question mark."""
+    made.add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in cells))
+
+
+def printable(text: str) -> str:
+    """`text`, unable to steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def duration(seconds: float | None) -> str:

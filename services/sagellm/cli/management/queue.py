@@ -28,7 +28,7 @@ def queue(
     from sagellm_schemas import QueuePage
 
     from .client import ManagementClient
-    from .output import console, print_json
+    from .output import console, print_json, printable
 
     with ManagementClient(url) as client:
         page = client.get(
@@ -42,7 +42,7 @@ def queue(
         out.print(models_table(page))
     for found in page.models:
         if found.obstacle:
-            out.print(f"{found.model}: {found.obstacle}", style="yellow")
+            out.print(printable(f"{found.model}: {found.obstacle}"), style="yellow")
     if not page.requests:
         out.print(
             "nothing waits" if not any(queue.waiting for queue in page.models) else "nothing of this kind waits"
@@ -57,7 +57,7 @@ def queue(
 
 def models_table(page: "QueuePage") -> "Table":
     """One line for each model."""
-    from .output import duration, table
+    from .output import duration, row, table
 
     made = table(
         *("model", "waiting", "running", "places", "instances", "wait of a new one"),
@@ -65,8 +65,14 @@ def models_table(page: "QueuePage") -> "Table":
     )
     for found in page.models:
         wait = "no end in sight" if found.expected_wait_s is None else duration(found.expected_wait_s)
-        made.add_row(
-            found.model, str(found.waiting), str(found.running), str(found.credits), str(found.instances), wait
+        row(
+            made,
+            found.model,
+            str(found.waiting),
+            str(found.running),
+            str(found.credits),
+            str(found.instances),
+            wait,
         )
     return made
 
@@ -75,7 +81,7 @@ def requests_table(page: "QueuePage") -> "Table":
     """One line for each request that waits, and why."""
     from sagellm_schemas import RequestPriority
 
-    from .output import duration, milliseconds, table, until
+    from .output import duration, milliseconds, row, table, until
 
     obstacles = obstacles_of(page)
     made = table(
@@ -84,7 +90,8 @@ def requests_table(page: "QueuePage") -> "Table":
         wide="why",
     )
     for request in page.requests:
-        made.add_row(
+        row(
+            made,
             "" if request.position is None else str(request.position),
             request.id,
             RequestPriority(request.priority).name + ("*" if request.changed else ""),

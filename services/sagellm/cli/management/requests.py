@@ -141,7 +141,7 @@ def _show(client: "ManagementClient", ids: list[str], *, as_json: bool) -> None:
 def _list(page: Any, out: "Console") -> None:
     from sagellm_schemas import RequestPriority, RequestStatus
 
-    from .output import duration, milliseconds, table
+    from .output import duration, milliseconds, row, table
 
     if not page.requests:
         out.print("there are no requests of this kind" if page.total else "there are no requests")
@@ -164,7 +164,8 @@ def _list(page: Any, out: "Console") -> None:
     )
     for request in page.requests:
         running = request.status is RequestStatus.RUNNING
-        made.add_row(
+        row(
+            made,
             request.id,
             request.status,
             request.model,
@@ -190,7 +191,7 @@ def print_request(request: "RequestView", out: "Console") -> None:
 
     from sagellm_schemas import RequestPriority, RequestStatus
 
-    from .output import duration, milliseconds, until
+    from .output import duration, milliseconds, row, until
 
     rows = [
         ("request", request.id),
@@ -219,5 +220,5 @@ def print_request(request: "RequestView", out: "Console") -> None:
     grid.add_column(overflow="fold")
     for name, value in rows:
         if value not in (None, "", 0):
-            grid.add_row(name, str(value))
+            row(grid, name, str(value))
     out.print(grid)

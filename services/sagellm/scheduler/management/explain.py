@@ -28,7 +28,7 @@ def obstacle(model: str, instances: Sequence[Instance], *, room: bool, next_free
     if not instances:
         return f"no instance serves {model!r}"
     ready = [instance for instance in instances if instance.ready]
-    unready = [instance for instance in instances if not instance.ready]
+    unready = sorted((instance for instance in instances if not instance.ready), key=lambda instance: instance.id)
     if not ready:
         return f"none of the {len(instances)} instances takes work: {_why_not(unready)}"
     if room:

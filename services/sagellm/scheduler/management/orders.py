@@ -147,12 +147,12 @@ class Orders:
         effects = []
         if server is not None:
             await self._kept.unregister(server.id)
-            effects.append(f"server {server.id} ({server.url}) is registered no more")
+            who = "it" if server.id == name else f"server {server.id}"
+            effects.append(f"{who} ({server.url}) is registered no more")
         for instance in leaving:
             await self._tell_to_leave(instance)
-            effects.append(
-                f"{instance.id} takes nothing new, finishes what it runs, and leaves; {_running(instance)}"
-            )
+            who = "it" if instance.id == name else instance.id
+            effects.append(f"{who} takes nothing new, finishes what it runs, and leaves; {_running(instance)}")
         return InstanceChanged(effect="; ".join(effects), instance=view_instance(leaving[0]) if leaving else None)
 
     async def _tell_to_leave(self, instance: Instance) -> None:
