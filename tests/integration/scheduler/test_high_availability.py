@@ -18,7 +18,7 @@ async def test_order_holds_from_the_first_dispatch_after_a_takeover(
 ) -> None:
     reader = await FakeReader(connection).start()
     async with SchedulerProcess(settings) as leader, FakeWorker(settings, "w1", capacity=1) as worker:
-        await reader.send("running")
+        await reader.send("running", can_be_preempted=False)
         item = await worker.items.next()
         count = 500
         for start in range(0, count, 100):
