@@ -199,7 +199,8 @@ class FakeWorker:
         for request_id in order.preempt:
             if self.hands_back and request_id in self._taken:
                 await self.end(self.item(request_id), Outcome.RETURNED)
-        await message.respond(encode(InstanceReport(heartbeat=self._stats(), ended=self.ended)))
+        if message.reply:
+            await message.respond(encode(InstanceReport(heartbeat=self._stats(), ended=self.ended)))
 
 
 class FakeReader:
