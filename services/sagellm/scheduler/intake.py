@@ -169,11 +169,11 @@ class Intake:
             else:
                 self.accept(read)
 
-    def inherit(self, tracked: TrackedRequest) -> None:
+    def inherit(self, tracked: TrackedRequest) -> bool:
         """Begin to answer for a request that was read beside the consumer, which will bring its message later.
 
-        What is not simply a new request of a known model is left to that time. Nothing is sent for a request that
-        is not cancelled.
+        What is not simply a new request of a known model is left to that time: then False is returned. Nothing is
+        sent for a request that is not cancelled, and it does not count as arrived yet.
         """
         table, request = self._table, tracked.request
         if (
@@ -183,7 +183,9 @@ class Intake:
             and not table.was_settled(tracked.sequence)
             and tracked.sequence not in self._rejections
         ):
-            self.accept(tracked)
+            self._begin(tracked)
+            return True
+        return False
 
     def accept(self, tracked: TrackedRequest) -> None:
         """Begin to answer for a request of a known model."""
@@ -195,8 +197,11 @@ class Intake:
         if refusal is not None:
             self._refuse(tracked, refusal)
             return
-        self._table.add(tracked)
         self._metrics.requests.arrived()
+        self._begin(tracked)
+
+    def _begin(self, tracked: TrackedRequest) -> None:
+        self._table.add(tracked)
         if tracked.id in self._cancellations:
             self._endings.cancel(tracked)
         else:

@@ -240,7 +240,7 @@ class Leader:
         complete = copying.result()
         self._adoption.doubts = Doubts(ids, unknown_up_to if complete else inf)
         self._drop_all_but(requests)
-        await self._take_in(requests)
+        self._metrics.requests.arrived(await self._take_in(requests))
         return complete
 
     async def _restore(self) -> None:
@@ -248,18 +248,25 @@ class Leader:
             await self._policy_state.restore(self._in_use.policy)
             self._restored = True
 
-    async def _take_in(self, requests: list[TrackedRequest]) -> None:
-        """Begin to answer for these. What is here already goes another way if there is more to it by now."""
+    async def _take_in(self, requests: list[TrackedRequest]) -> int:
+        """Begin to answer for these; how many of them are ours to answer.
+
+        What is here already goes another way if there is more to it by now.
+        """
+        ours = 0
         for first in range(0, len(requests), AT_ONCE):
             for tracked in requests[first : first + AT_ONCE]:
                 if not self._table.holds(tracked):
-                    self._intake.inherit(tracked)
-                elif tracked.id in self._cancellations:
+                    ours += self._intake.inherit(tracked)
+                    continue
+                ours += 1
+                if tracked.id in self._cancellations:
                     self.cancel(tracked.id)
                 elif self._adoption.knows(tracked):
                     self._dispatcher.withdraw(tracked)
                     self._adoption.place(tracked)
             await asyncio.sleep(0)
+        return ours
 
     def _drop_all_but(self, requests: list[TrackedRequest]) -> None:
         """What was taken in before, and is not among these, has ended meanwhile."""
@@ -285,8 +292,8 @@ class Leader:
         while not self._intake.replayed.is_set():
             with contextlib.suppress(TimeoutError, nats.errors.Error):
                 await self._queue_copy.catch_up()
-            for tracked in self._queue_copy.take(0.0)[0]:
-                self._intake.inherit(tracked)
+            inherited = [self._intake.inherit(tracked) for tracked in self._queue_copy.take(0.0)[0]]
+            self._metrics.requests.arrived(sum(inherited))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CATCH_UP_EVERY_S):
                     await self._intake.replayed.wait()

@@ -42,9 +42,9 @@ class RequestMetrics:
             for histogram in (ttft, tpot, latency)
         )
 
-    def arrived(self) -> None:
-        """This leader begins to answer for a request."""
-        self.totals.arrived += 1
+    def arrived(self, count: int = 1) -> None:
+        """This leader begins to answer for a request, or for so many."""
+        self.totals.arrived += count
 
     def dispatched(self, wait_s: float) -> None:
         """A request was sent to an instance for the first time, `wait_s` after its arrival."""
