@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagellm.broker.client import Handler, Message, _Splitter
+from sagellm.broker.client import READ_BYTES, Handler, Message, _Splitter
 
 OURS, OURS_TOO, THEIRS = 1, 2, 3
 
@@ -23,11 +23,28 @@ messages = st.tuples(
 lines = st.sampled_from([b"PING\r\n", b"PONG\r\n", b"+OK\r\n", b'INFO {"a": 1}\r\n', b"-ERR 'x'\r\n"])
 
 
+class FakeTransport:
+    """Tells whether the socket is being read."""
+
+    def __init__(self) -> None:
+        self.reading = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def is_closing(self) -> bool:
+        return False
+
+
 class FakeReader:
     """As much of a StreamReader as the splitter touches."""
 
     def __init__(self, early: bytes) -> None:
         self._buffer = bytearray(early)
+        self._transport = FakeTransport()
         self.got = b""
 
     def feed_data(self, data: bytes) -> None:
@@ -83,3 +100,12 @@ async def test_a_real_reader_can_be_split() -> None:
     reader.feed_data(b"MSG a 1 2\r\nhi\r\nPONG\r\n")
     assert await reader.read(100) == b"PING\r\nPONG\r\n"
     assert [message.data for message in got] == [b"hi"]
+
+
+async def test_after_a_large_piece_others_get_their_turn_before_more_is_read() -> None:
+    reader = FakeReader(b"")
+    splitter = _Splitter({OURS: lambda _: None}, reader)  # type: ignore[arg-type]
+    splitter.receive(wire(OURS, "a", "", b"x" * READ_BYTES, {}))
+    assert not reader._transport.reading
+    await asyncio.sleep(0)
+    assert reader._transport.reading
