@@ -48,6 +48,7 @@ PARAMETERS = {
     "instance": "id of a worker",
     "owner": "who reads the replies, for example one ingress process",
     "id": "id of a request",
+    "server": "id of a registered server",
 }
 
 
@@ -188,6 +189,13 @@ def channels() -> dict[str, Channel]:
             address=f"$KV.{subjects.INSTANCES_BUCKET}.{{instance}}",
             summary="Key-value bucket: the workers that are there.",
             message=InstanceInfo,
+            action="send",
+            content_type=JSON,
+        ),
+        "servers": Channel(
+            address=f"$KV.{subjects.ORDERS_BUCKET}.server.{{server}}",
+            summary="Key-value bucket: the servers that operators have registered.",
+            message=Registration,
             action="send",
             content_type=JSON,
         ),
