@@ -137,11 +137,11 @@ async def test_what_changes_while_a_takeover_is_prepared_counts(
         async with scheduling(settings):
             await until(lambda: _has_term(connection))
             await reader.cancel("r1")
-            await connection.js.delete_msg(subjects.REQUESTS_STREAM, 3)
-            await connection.nc.publish(f"$JS.ACK.{subjects.REQUESTS_STREAM}.{CONSUMER}.1.3.3.1.0", b"+ACK")
+            await connection.js.delete_msg(subjects.REQUESTS_STREAM, 5)
+            await connection.nc.publish(f"$JS.ACK.{subjects.REQUESTS_STREAM}.{CONSUMER}.1.5.5.1.0", b"+ACK")
             assert worker.term == 0
             items = await worker.items.take(3)
-            assert [item.request.id for item in items] == ["r4", "r3", "r0"]
+            assert [item.request.id for item in items] == ["r3", "r2", "r0"]
             assert isinstance(await reader.end_of("r1"), Cancelled)
             await until(lambda: queue_is_empty(connection))
             assert worker.items.empty()
