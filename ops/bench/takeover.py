@@ -265,13 +265,14 @@ async def measure(waiting: int, arguments: argparse.Namespace) -> dict[str, Any]
         await fill(connection, 0, waiting + CREDITS)
         await until_queued(connection, waiting)
         filled_s = time.monotonic() - began_s
+        most = min(arguments.compared, waiting // (2 * arguments.repeat))
         runs = []
         for _ in range(arguments.repeat):
             standby = await Scheduler.start(settings)
             stack.push_async_callback(standby.kill)
             await standby.until_copied(await queued(connection))
             memory = {"leader_mb": leader.memory_mb(), "standby_mb": standby.memory_mb()}
-            runs.append(await takeover(connection, worker, leader, arguments.compared) | memory)
+            runs.append(await takeover(connection, worker, leader, most) | memory)
             leader = standby
             await leader.until_copied(await until_queued(connection, 0))
         return {"queued": waiting, "filled_s": round(filled_s, 1), "empty_mb": empty_mb, "runs": runs}
@@ -281,7 +282,7 @@ async def takeover(connection: Connection, worker: Worker, leader: Scheduler, co
     """Kill the leader; how long until the next one dispatches, and whether in the right order."""
     waiting = await until_queued(connection, 0)
     worker.taken.clear()
-    worker.wanted = min(compared, waiting)
+    worker.wanted = compared
     worker.enough.clear()
     killed_s = time.monotonic()
     await leader.kill()

@@ -102,8 +102,8 @@ async def connect(settings: Settings, name: str) -> AsyncIterator[Connection]:
         await _check(connection, settings, where)
         yield connection
     finally:
-        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-            await nc.close()
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError, RuntimeError):
+            await nc.close()  # RuntimeError: uvloop's, where the server has closed the connection before
 
 
 def servers(settings: Settings) -> list[str]:

@@ -1,8 +1,6 @@
 """Hashes of prompts' blocks, without hashing again what many prompts begin with."""
 
-import struct
 from collections import OrderedDict
-from collections.abc import Sequence
 
 from sagellm_schemas.prefix import INT_BYTES, ROOT, chained
 
@@ -21,21 +19,17 @@ class PromptHashes:
         self._known: OrderedDict[bytes, tuple[bytes, list[int]]] = OrderedDict()
         self._block_size = 0
 
-    def of(self, token_ids: Sequence[int], block_size: int, max_blocks: int) -> list[int]:
-        """The short hashes of the leading full blocks, at most `max_blocks`; none of ids that no model has."""
+    def of(self, tokens: bytes, block_size: int, max_blocks: int) -> list[int]:
+        """The short hashes of the leading full blocks, at most `max_blocks`, of `PackedTokens.int32`."""
         if block_size != self._block_size:
             self._known.clear()
             self._block_size = block_size
-        count = min(len(token_ids) // block_size, max_blocks) * block_size
-        try:
-            data = struct.pack(f"{count}i", *token_ids[:count])
-        except struct.error:
-            return []
         parent, found = ROOT, []
         stride = block_size * INT_BYTES
         span = CHUNK_BLOCKS * stride
-        for start in range(0, len(data), span):
-            chunk = data[start : start + span]
+        end = min(len(tokens) // stride, max_blocks) * stride
+        for start in range(0, end, span):
+            chunk = tokens[start : min(start + span, end)]
             if len(chunk) < span:  # where prompts end they differ: not worth remembering
                 found += chained(parent, chunk, stride)[1]
                 break

@@ -2,13 +2,16 @@
 
 import asyncio
 
+from nats.js.errors import KeyNotFoundError
+
 from sagellm.broker import Connection
 from sagellm.scheduler.attempts import TERM_KEY
+from sagellm.scheduler.lease import LeaderLease
 from sagellm.scheduler.main import run
 from sagellm.scheduler.policy_state import PREFIX
-from sagellm.scheduler.queue_copy import QueueCopy
+from sagellm.scheduler.queue_copy import CONSUMER, QueueCopy
 from sagellm.settings import Settings
-from sagellm_schemas import Codec, Finished, InferenceRequest, subjects
+from sagellm_schemas import Cancelled, Codec, Finished, InferenceRequest, Snapshot, subjects
 
 from .fakes import MODEL, FakeReader, FakeWorker, SchedulerProcess, publish, queue_is_empty, scheduling, until
 
@@ -20,7 +23,7 @@ async def test_order_holds_from_the_first_dispatch_after_a_takeover(
     async with SchedulerProcess(settings) as leader, FakeWorker(settings, "w1", capacity=1) as worker:
         await reader.send("running", can_be_preempted=False)
         item = await worker.items.next()
-        count = 500
+        count = 2000
         for start in range(0, count, 100):
             await asyncio.gather(*(reader.send(f"r{i}", priority=4 - i % 5) for i in range(start, start + 100)))
         async with scheduling(settings):
@@ -121,6 +124,49 @@ async def test_users_counters_survive_their_leader(settings: Settings, connectio
             assert order == ["modest-0", "modest-1", "modest-2", "greedy-1", "greedy-2"]
 
 
+async def test_what_changes_while_a_takeover_is_prepared_counts(
+    settings: Settings, connection: Connection
+) -> None:
+    """The holder of the lease is silent, and the standby has taken everything in before the lease runs out."""
+    settings = settings.model_copy(update={"lease_ttl_s": 3.0})
+    await LeaderLease(await connection.js.key_value(subjects.LEASE_BUCKET), "silent", 3.0).acquire()
+    reader = await FakeReader(connection).start()
+    async with FakeWorker(settings, "w1", capacity=1, auto=True) as worker:
+        for i in range(5):
+            await reader.send(f"r{i}", priority=4 - i)
+        async with scheduling(settings):
+            await until(lambda: _has_term(connection))
+            await reader.cancel("r1")
+            await connection.js.delete_msg(subjects.REQUESTS_STREAM, 5)
+            await connection.nc.publish(f"$JS.ACK.{subjects.REQUESTS_STREAM}.{CONSUMER}.1.5.5.1.0", b"+ACK")
+            assert worker.term == 0
+            items = await worker.items.take(3)
+            assert [item.request.id for item in items] == ["r3", "r2", "r0"]
+            assert isinstance(await reader.end_of("r1"), Cancelled)
+            await until(lambda: queue_is_empty(connection))
+            assert worker.items.empty()
+            reply = await connection.nc.request(subjects.METRICS, b"")
+            assert Codec(Snapshot).decode(reply.data).total_requests == 4
+
+
+async def test_a_leader_that_was_only_slow_is_not_replaced(settings: Settings, connection: Connection) -> None:
+    settings = settings.model_copy(update={"lease_ttl_s": 3.0})
+    lease = LeaderLease(await connection.js.key_value(subjects.LEASE_BUCKET), "slow", 3.0)
+    await lease.acquire()
+    reader = await FakeReader(connection).start()
+    await reader.send("a")
+    async with FakeWorker(settings, "w1", auto=True) as worker, scheduling(settings):
+        await until(lambda: _has_term(connection))
+        renewed = asyncio.Event()
+        keeping = asyncio.create_task(lease.keep(renewed.set))
+        await renewed.wait()
+        assert worker.term == 0
+        keeping.cancel()
+        assert (await worker.items.next()).request.id == "a"
+        reply = await connection.nc.request(subjects.METRICS, b"")
+        assert Codec(Snapshot).decode(reply.data).total_requests == 1
+
+
 async def test_a_copy_of_the_queue_says_when_it_is_not_true(settings: Settings, connection: Connection) -> None:
     reader = await FakeReader(connection).start()
     copy = QueueCopy(connection)
@@ -183,6 +229,14 @@ async def test_a_client_cannot_place_its_request_elsewhere_in_the_copy(connectio
     assert await copy.complete()
     requests, _ = copy.take(0.0)
     assert [(request.sequence, request.id) for request in requests] == [(1, "first"), (2, "second")]
+
+
+async def _has_term(connection: Connection) -> bool:
+    bucket = await connection.js.key_value(subjects.ATTEMPTS_BUCKET)
+    try:
+        return bool((await bucket.get(TERM_KEY)).value)
+    except KeyNotFoundError:
+        return False
 
 
 async def _holds(connection: Connection, count: int) -> bool:

@@ -9,7 +9,7 @@ from sagellm.scheduler.instances import Instances
 from sagellm.scheduler.prefix_feed import PrefixFeed
 from sagellm.scheduler.prefixes import PrefixIndex
 from sagellm.scheduler.prompt_hashes import PromptHashes
-from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStats, PrefixUpdate
+from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStats, PackedTokens, PrefixUpdate
 from sagellm_schemas.prefix import block_hashes, short_hash, short_hashes
 from sagellm_schemas.prefix_updates import pack, unpack
 
@@ -73,7 +73,7 @@ def test_short_hashes_are_the_first_bytes_of_those_of_the_engine(
 ) -> None:
     expected = [short_hash(name) for name in block_hashes(token_ids, block_size)][:most]
     assert short_hashes(token_ids, block_size, most) == expected
-    assert PromptHashes().of(token_ids, block_size, most) == expected
+    assert PromptHashes().of(PackedTokens(token_ids).int32, block_size, most) == expected
 
 
 @given(
@@ -84,7 +84,7 @@ def test_hashes_from_memory_are_the_same(prompts: list[tuple[int, int, int, int]
     hashes = PromptHashes()
     for kind, length, end, block_size in prompts:
         prompt = [kind] * length + [end] * end
-        assert hashes.of(prompt, block_size, most) == short_hashes(prompt, block_size, most)
+        assert hashes.of(PackedTokens(prompt).int32, block_size, most) == short_hashes(prompt, block_size, most)
 
 
 @given(st.lists(st.integers(0, (1 << 64) - 1)), st.binary(max_size=7))

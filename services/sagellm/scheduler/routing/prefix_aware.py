@@ -1,5 +1,6 @@
 """prefix_aware: where most of the prompt is in the prefix cache, weighed against the load."""
 
+from collections.abc import Sequence
 from random import Random
 from typing import ClassVar
 
@@ -7,6 +8,7 @@ from sagellm.scheduler.candidates import Candidates
 from sagellm.scheduler.instances import Instance
 from sagellm.scheduler.prompt_hashes import PromptHashes
 from sagellm.scheduler.requests import TrackedRequest
+from sagellm_schemas import PackedTokens
 
 from .load_balanced import by_load
 
@@ -38,11 +40,12 @@ class PrefixAware:
         index = candidates.prefixes
         if request.request.prompt_token_ids is None or index is None:
             return candidates.least(by_load)
-        token_ids = [*request.request.prompt_token_ids, *request.resume_token_ids]
-        blocks = self._hashes.of(token_ids, index.block_size, MAX_BLOCKS)
+        tokens = _int32(request.request.prompt_token_ids) + _int32(request.resume_token_ids)
+        count = request.prompt_tokens + len(request.resume_token_ids)
+        blocks = self._hashes.of(tokens, index.block_size, MAX_BLOCKS)
         best = candidates.least(by_load)
         if len(candidates) > 1 and (levels := index.levels(blocks)):
-            best_cost = _cost(best, index.held(best.id, levels) * index.block_size, len(token_ids))
+            best_cost = _cost(best, index.held(best.id, levels) * index.block_size, count)
             start = int(self._random.random() * index.slots)
             tried = 0
             seen = 0
@@ -51,7 +54,7 @@ class PrefixAware:
                     instance = candidates.get(instance_id)
                     tried += 1
                     if instance is not None:
-                        cost = _cost(instance, depth * index.block_size, len(token_ids))
+                        cost = _cost(instance, depth * index.block_size, count)
                         if cost < best_cost:
                             best, best_cost = instance, cost
                 seen = holders
@@ -59,6 +62,10 @@ class PrefixAware:
                     break
         index.add(best.id, blocks)
         return best
+
+
+def _int32(token_ids: Sequence[int]) -> bytes:
+    return (token_ids if isinstance(token_ids, PackedTokens) else PackedTokens(token_ids)).int32
 
 
 def _cost(instance: Instance, held_tokens: int, prompt_tokens: int) -> float:
