@@ -56,7 +56,8 @@ def test_a_paced_decode_has_its_next_token_in_time_while_a_long_prompt_is_comput
     run_alone(engine, [(0.0, first), (0.2, Job("b", 6000, 1))])
     gaps_s = [b - a for a, b in itertools.pairwise(first.token_times_s)]
     assert gaps_s[0] == pytest.approx(0.010), "nothing else to compute"
-    assert 0.040 < max(gaps_s) <= 0.045
+    assert sum(gap_s > 0.045 for gap_s in gaps_s) <= 1, "what steps take has to be learned"
+    assert 0.040 < sorted(gaps_s)[-2] <= 0.045
     assert engine.stats().chunk_tokens > 40
 
 
