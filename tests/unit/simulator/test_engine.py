@@ -60,7 +60,7 @@ def test_a_paced_decode_has_its_next_token_in_time_while_a_long_prompt_is_comput
     assert gaps_s[0] == pytest.approx(0.010), "nothing else to compute"
     # 99 of a hundred, as TBT is measured: what steps take has to be learned first.
     assert 0.040 < p99(np.array(gaps_s)) <= 0.045
-    assert engine.stats().chunk_tokens > 40
+    assert engine.stats().chunk_tokens > 20
 
 
 def test_without_a_pace_a_long_prompt_takes_the_whole_budget() -> None:
