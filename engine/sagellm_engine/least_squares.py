@@ -58,7 +58,8 @@ class LeastSquares:
             error = max(-limit, min(limit, error))
             value = expected + error
         self.error += (0.1 * sqrt(weight) if self.samples else 1.0) * (abs(error) - self.error)
-        memory = self._memory**weight
+        # The very first ones, while everything warms up, are soon forgotten.
+        memory = min(self._memory, self.samples / (self.samples + 2)) ** weight
         for i in self._places:
             moments, factor = self._moments[i], row[i]
             for j in range(i + 1):

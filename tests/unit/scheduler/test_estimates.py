@@ -52,6 +52,13 @@ def test_a_hiccup_does_not_spoil_them() -> None:
     assert steps.pace.step_s(40, 40) == pytest.approx(0.0112, rel=0.2)
 
 
+def test_slow_first_steps_are_soon_forgotten() -> None:
+    steps = StepTimes()
+    for place, (tokens, running, step_s) in enumerate(samples(3, 60)):
+        steps.observe(tokens, running, 10.0 if place < 2 else step_s)
+    assert steps.pace.step_s(40, 40) == pytest.approx(0.0112, rel=0.3)
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 4096), st.floats(0, 512), st.floats(1e-5, 10)), max_size=40))
 def test_no_load_makes_them_negative(rows: list[tuple[float, float, float]]) -> None:
@@ -65,6 +72,21 @@ def test_no_load_makes_them_negative(rows: list[tuple[float, float, float]]) -> 
 def heartbeat(name: str = "i", price: float = 0.0, **stats: float) -> InstanceStats:
     info = InstanceInfo(instance_id=name, model="m", max_batched_tokens=1000, price_per_hour=price)
     return InstanceStats(info=info, state=EngineState.READY, running={}, stats=EngineStats(**stats))  # type: ignore[arg-type]
+
+
+def test_a_prompt_computed_over_several_heartbeats_does_not_blur_what_its_tokens_take() -> None:
+    draw = random.Random(5)
+    steps = StepTimes()
+    computed = prompts = spent_ms = 0.0
+    for number in range(400):
+        tokens = draw.choice((200, 1000, 3000))
+        computed += tokens
+        prompts += 12_000 if number % 8 == 0 else 0  # counted as a whole when it begins
+        spent_ms += 6 + 0.03 * tokens
+        stats = {"steps_total": number + 1, "step_ms_total": spent_ms, "prompt_tokens_total": int(prompts)}
+        steps.heard(EngineStats(**stats, computed_tokens_total=int(computed)))
+    assert steps.pace.per_token_s == pytest.approx(30e-6, rel=0.02)
+    assert steps.pace.base_s == pytest.approx(0.006, rel=0.05)
 
 
 def test_heartbeats_teach_what_prompts_and_answers_take() -> None:
