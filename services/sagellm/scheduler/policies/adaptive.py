@@ -21,7 +21,6 @@ SETTLE_S = 5.0
 KEEP_S = 15.0
 """A policy stays for at least so long."""
 
-
 MOST_REORDERED = 20_000
 """While more requests wait, the policy stays: a new order for all of them would hold up everything else."""
 

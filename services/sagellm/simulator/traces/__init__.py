@@ -2,7 +2,7 @@
 
 from .mix import Mix, apply_mixes, parse_mix
 from .read import read_trace
-from .request import TraceRequest
+from .request import NEVER_MISSED, TraceRequest
 from .sharing import shareable
 
-__all__ = ["Mix", "TraceRequest", "apply_mixes", "parse_mix", "read_trace", "shareable"]
+__all__ = ["NEVER_MISSED", "Mix", "TraceRequest", "apply_mixes", "parse_mix", "read_trace", "shareable"]
