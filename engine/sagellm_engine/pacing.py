@@ -24,6 +24,12 @@ MEMORY = 0.98
 REFIT_EVERY = 8
 """Steps."""
 
+GROWTH = 2
+"""So many times the largest step that it knows may a step have of prompts: beyond, it would be guessing."""
+
+WARM_UP_STEPS = 3
+"""An engine's first steps compile and allocate: they say nothing of the others."""
+
 TOKENS_SCALE, KV_SCALE, PAIRS_SCALE = 1e3, 1e5, 1e6
 PRIOR_S = (0.008, 0.03, 0.005, 0.0015)
 """Of a step, of a thousand tokens, of reading a hundred thousand tokens' KV, of a million pairs: what is assumed
@@ -34,12 +40,16 @@ class Pacer:
     """Learns what steps take, and gives each step its room. Durations are seconds.
 
     It learns from steps that compute prompts, and from the first after one of those, which shows what decoding
-    takes alone. More of these would tell no more, and would cost time in every step.
+    takes alone. More of these would tell no more, and would cost time in every step. What a step takes is convex
+    in its tokens, and the long steps are those that must not be too long: so a step's weight is the square of its
+    duration, compared with the longest of the latest.
     """
 
     def __init__(self) -> None:
+        self._steps = 0
         self._had_prompts = False
         self._longest_s = 0.0
+        self._largest_tokens = 0
         self._fit = LeastSquares(PRIOR_S, MEMORY, REFIT_EVERY)
         self.chunk_tokens = 0.0
         """How many prompt tokens a step has room for beside its decodes, averaged over the latest."""
@@ -55,6 +65,7 @@ class Pacer:
         slack_s = min((slack_s for slack_s in slacks_s if slack_s > alone_s - doubt_s), default=inf)
         if slack_s < inf:
             room.left_s = slack_s * (1 - RESERVE) - alone_s - doubt_s
+            room.left_tokens = min(room.left_tokens, max(LEAST_CHUNK_TOKENS, GROWTH * self._largest_tokens))
         room.chunk_tokens = room.fits(0)
         return room
 
@@ -68,8 +79,12 @@ class Pacer:
         if not (room.has_prompts or self._had_prompts):
             return
         self._had_prompts = room.has_prompts
-        self._longest_s = max(duration_s, 0.999 * self._longest_s)
-        self._fit.observe(room.features, duration_s, (duration_s / self._longest_s) ** 2)
+        self._steps += 1
+        if self._steps > WARM_UP_STEPS:
+            weight = (duration_s / max(duration_s, self._longest_s)) ** 2
+            believed_s = self._fit.observe(room.features, duration_s, weight)
+            self._longest_s = max(believed_s, 0.998 * self._longest_s)
+            self._largest_tokens = max(room.tokens, self._largest_tokens)
         self.chunk_tokens += (0.1 if self.chunk_tokens else 1.0) * (room.chunk_tokens - self.chunk_tokens)
 
 

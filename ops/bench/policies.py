@@ -55,7 +55,7 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         results = dict(zip(runs, pool.map(search, runs), strict=True))
     if options.json is not None:
-        options.json.write_text("[\n" + ",\n".join(json.dumps(results[run]) for run in runs) + "\n]\n")
+        options.json.write_text("[\n" + ",\n".join(json.dumps(_rounded(results[run])) for run in runs) + "\n]\n")
     found = {row: [results[*row, seed] for seed in range(options.seeds)] for row in rows}
     print(f"{table(found)}\n\n{ratios(found)}")
 
@@ -93,6 +93,15 @@ def ratios(found: Found) -> str:
         ]
         lines.append(f"- {_name((setup, policy))}: {', '.join(each)}")
     return "\n".join(lines)
+
+
+def _rounded(value: Any) -> Any:
+    """To four digits after the point: more would be noise."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _name(row: tuple[str, str]) -> str:

@@ -75,10 +75,34 @@ def test_it_tells_how_large_its_latest_chunks_could_be() -> None:
 
 def test_it_soon_knows_a_machine_that_is_a_hundred_times_slower_than_thought() -> None:
     pacer = Pacer()
-    for prompt in (512, 512, 300, 0):
+    for prompt in (512, 512, 512, 512, 512, 300, 0):
         room = pacer.room(512, 1, 500, [])
         room.take(prompt, 0)
         pacer.took(room, 0.1 + room.tokens * 3e-3)
     room = pacer.room(512, 1, 500, [0.5])
     room.take(512, 0)
     assert 0.1 + room.tokens * 3e-3 < 0.7
+
+
+def test_one_step_that_hung_does_not_make_it_timid() -> None:
+    pacer = pacer_that_knows()
+    before = pacer.room(8192, 50, 60_000, [0.1]).take(8192, 0)
+    room = pacer.room(8192, 50, 60_000, [0.1])
+    room.take(1000, 0)
+    pacer.took(room, 20.0)
+    for number in range(20):
+        room = pacer.room(8192, 50, 60_000, [0.1])
+        room.take(1000 + number * 50, 0)
+        pacer.took(room, duration_s(room.tokens, room.kv_tokens, room.pairs))
+    assert pacer.room(8192, 50, 60_000, [0.1]).take(8192, 0) > 0.9 * before
+
+
+def test_an_engine_whose_first_steps_compile_is_known_as_it_is_afterwards() -> None:
+    pacer = Pacer()
+    for number in range(40):
+        room = pacer.room(8192, 50, 60_000, [])
+        room.take(500 + number * 50, 0)
+        pacer.took(room, 30.0 if number < 2 else duration_s(room.tokens, room.kv_tokens, room.pairs))
+    room = pacer.room(8192, 50, 60_000, [0.1])
+    assert room.take(8192, 0) > 3000
+    assert duration_s(room.tokens, room.kv_tokens, room.pairs) <= 0.1
