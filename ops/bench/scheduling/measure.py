@@ -8,7 +8,6 @@ from sagellm.simulator.outcome import Outcome
 from sagellm.simulator.results import RunResult
 
 Run = dict[str, Any]
-Policies = Sequence[str]
 
 ALL_POLICIES = ("fifo", "priority", "slo_aware", "cost_optimized", "fair", "edf", "sjf", "adaptive")
 

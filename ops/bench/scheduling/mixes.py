@@ -44,7 +44,7 @@ def _deadlines(trace: Path, policy: str, seed: int) -> Run:
 
 
 def _batch(trace: Path, policy: str, seed: int) -> Run:
-    run = kept(_scenario(trace, 1200, policy, 4, [BATCH], prices=(4.0, 1.0), **SLOS).run(seed, 8.0)[0])
+    run = kept(_scenario(trace, 600, policy, 4, [BATCH], prices=(4.0, 1.0), **SLOS).run(seed, 8.0)[0])
     return {**run, "score": run["cost_per_met"]}
 
 

@@ -12,8 +12,8 @@ from sagellm.simulator.scenario import Scenario
 from sagellm.simulator.traces import read_trace
 
 CHATS_PER_S = (6.0,)
-DURATION_S = 240.0
-ROUTINGS = ("round_robin", "load_balanced", "random", "power_of_two", "locality", "affinity", "prefix_aware")
+DURATION_S = 120.0
+ROUTINGS = ("round_robin", "load_balanced", "locality", "affinity", "prefix_aware")
 
 
 def run(trace: Path, seeds: range) -> dict[str, Any]:

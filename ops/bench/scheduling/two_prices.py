@@ -11,8 +11,8 @@ from sagellm.simulator.cost import load_cost_model
 from sagellm.simulator.scenario import Scenario
 from sagellm.simulator.traces import parse_mix, read_trace
 
-DURATION_S = 1200.0
-RATE_SCALES = (4.0, 6.0, 8.0, 9.0, 10.0, 11.0)
+DURATION_S = 900.0
+RATE_SCALES = (6.0, 9.0, 10.5)
 POLICIES = ("fifo", "slo_aware", "cost_optimized", "adaptive")
 MIXES = (
     "batch:0.3:-:-:priority=LOW:slo_deadline_ms=120000:ttft_slo_ms=600000:tbt_slo_ms=600000",

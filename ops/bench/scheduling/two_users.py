@@ -11,7 +11,7 @@ from sagellm.simulator.scenario import Scenario
 from sagellm.simulator.traces import parse_mix, read_trace
 
 RATE_SCALE = 5.0
-DURATION_S = 600.0
+DURATION_S = 400.0
 
 
 def run(trace: Path, seeds: range) -> dict[str, Any]:

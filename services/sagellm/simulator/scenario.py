@@ -11,7 +11,7 @@ from .cluster import ClusterPlan
 from .outcome import Outcome
 from .results import RunResult, summarize
 from .simulation import Simulation
-from .traces import Mix, TraceRequest, apply_mixes
+from .traces import NEVER_MISSED, Mix, TraceRequest, apply_mixes
 
 Progress = Callable[[int, int], None]
 """Told how many requests have ended, of how many."""
@@ -71,8 +71,14 @@ class Scenario:
         return [
             replace(
                 request,
-                ttft_slo_ms=self.ttft_slo_ms if request.ttft_slo_ms is None else request.ttft_slo_ms,
-                tbt_slo_ms=self.tbt_slo_ms if request.tbt_slo_ms is None else request.tbt_slo_ms,
+                ttft_slo_ms=_slo_ms(request.ttft_slo_ms, self.ttft_slo_ms),
+                tbt_slo_ms=_slo_ms(request.tbt_slo_ms, self.tbt_slo_ms),
+                slo_deadline_ms=_slo_ms(request.slo_deadline_ms, None),
             )
             for request in apply_mixes(self.requests, self.mixes, self.users, seed)
         ]
+
+
+def _slo_ms(own_ms: float | None, for_all_ms: float | None) -> float | None:
+    wanted_ms = for_all_ms if own_ms is None else own_ms
+    return None if wanted_ms == NEVER_MISSED else wanted_ms

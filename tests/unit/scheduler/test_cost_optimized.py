@@ -2,7 +2,7 @@
 
 from sagellm.scheduler.candidates import Candidates
 from sagellm.scheduler.instances import Instances
-from sagellm.scheduler.policies import CostOptimized, PolicyOptions
+from sagellm.scheduler.policies import Adaptive, CostOptimized, PolicyOptions
 from sagellm.scheduler.queue import RequestQueue
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStats
@@ -150,3 +150,19 @@ def test_if_the_first_may_wait_so_may_all_behind_it() -> None:
     # What has waited for long enough is as pressing as what came a moment ago.
     queue.push(make_request(4, NORMAL, arrival_s=40.0), 40.0)
     assert [request.sequence for request in queue.preview(40.0)] == [3, 2, 1, 0, 4]
+
+
+def test_adaptive_lets_cost_optimized_decide_where_prices_matter() -> None:
+    fleet = Fleet(dear=4.0, cheap=1.0)
+    policy = Adaptive()
+    policy.attach(TwoPrices())
+    queue = RequestQueue(policy)
+    for i in range(100):
+        queue.push(make_request(i, LOW, arrival_s=float(i)), float(i))
+        assert queue.pop(float(i)) is not None
+    assert policy.active == "cost_optimized"
+    fleet.run("dear", CREDITS - 1)
+    fleet.run("cheap", CREDITS - 1)
+    request = make_request(100, CRITICAL, arrival_s=100.0)
+    policy.entered(request, 100.0)
+    assert sorted(instance.id for instance in policy.among(request, fleet.candidates, 100.0)) == ["cheap", "dear"]

@@ -184,7 +184,7 @@ def test_nobody_stands_back_by_more_than_the_time_it_was_given() -> None:
 
 def test_only_policies_that_mind_deadlines_ask_for_paced_steps() -> None:
     paced = {name for name in NAMES if make_policy(name).paced}
-    assert paced == {"slo_aware"}, "adaptive is paced once slo_aware is in use"
+    assert paced == {"slo_aware", "cost_optimized"}, "adaptive is paced once one of these is in use"
 
 
 @given(rows=arrivals)

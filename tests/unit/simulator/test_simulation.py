@@ -1,5 +1,7 @@
 """Whole runs: exact times, conservation, and the same result for the same seed."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -80,6 +82,29 @@ def test_a_split_request_pays_for_its_transfer() -> None:
     assert outcome.instance == "decoding-2"
 
 
+def test_a_burst_of_long_prompts_stalls_no_decode_where_prefill_is_apart() -> None:
+    # Answers of 200 tokens of about 10 ms each are under way when ten prompts of 90 tokens come, 99 ms each.
+    chats = [request_at(0.1 * i, 30, 200) for i in range(4)]
+    burst = [request_at(0.5 + 0.001 * i, 90, 2, max_tokens=2) for i in range(10)]
+    outcomes = {
+        name: by_arrival(scenario_of(chats + burst, pd_policy="threshold", **roles).run(0, 1.0)[1])
+        for name, roles in {
+            "general": {"instances": 2},
+            "apart": {"instances": 0, "prefill": 1, "decode": 1},
+        }.items()
+    }
+    gaps_ms = {name: max(outcome.gap_p99_ms for outcome in found[:4]) for name, found in outcomes.items()}
+    assert gaps_ms["general"] > 90
+    assert gaps_ms["apart"] < 45  # other chats' prompts of 30 tokens run beside decodes
+
+
+def test_a_class_may_have_no_slo_where_the_others_have_one() -> None:
+    scenario = scenario_of([request_at(0.0, 100, 2), request_at(5.0, 100, 2)], ttft_slo_ms=50.0, tbt_slo_ms=90.0)
+    free = replace(scenario, mixes=[parse_mix("free:1:ttft_slo_ms=none")])
+    assert scenario.run(0, 1.0)[0].overall.attainment == 0
+    assert free.run(0, 1.0)[0].overall.attainment == 1
+
+
 def test_a_conversation_finds_its_prefix_where_routing_knows_it_to_be() -> None:
     requests = [
         request_at(
@@ -94,6 +119,8 @@ def test_a_conversation_finds_its_prefix_where_routing_knows_it_to_be() -> None:
     }
     assert rates["prefix_aware"] == pytest.approx(8 * (40 + 80 + 120) / (8 * (40 + 80 + 120 + 160)), abs=0.02)
     assert rates["random"] < rates["prefix_aware"]
+    best = scenario_of(requests, instances=4).run(0, 1.0)[0].prefix_hit_rate_infinite
+    assert rates["prefix_aware"] == pytest.approx(best, abs=0.02)
 
 
 def test_a_budget_shortens_an_answer_or_refuses_it_and_is_never_overrun() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sagellm.simulator.traces import TraceRequest, apply_mixes, parse_mix, read_trace
+from sagellm.simulator.traces import TraceRequest, apply_mixes, parse_mix, read_trace, shareable
 from sagellm_schemas import InvalidRequest
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
@@ -154,3 +154,32 @@ def test_a_bad_recording_is_one_clear_error(tmp_path: Path, old: str, new: str, 
     with pytest.raises(InvalidRequest) as error:
         read_trace(file_of(tmp_path, "a.jsonl", text))
     assert said in error.value.message
+
+
+def asks(*blocks: int, input_tokens: int) -> TraceRequest:
+    return TraceRequest(
+        arrival_s=0.0, input_tokens=input_tokens, output_tokens=1, blocks=tuple(blocks), block_tokens=8
+    )
+
+
+def test_a_cache_that_forgets_nothing_finds_every_prefix_that_came_before() -> None:
+    # 16 + 7 tokens, then the same 16 and more, of which 16 are found; then all 24, but not the last token's block.
+    first, longer, again = (
+        asks(1, 2, input_tokens=23),
+        asks(1, 2, 3, input_tokens=30),
+        asks(1, 2, 3, input_tokens=24),
+    )
+    assert shareable([first, longer, again], 4) == (16 + 20) / (23 + 30 + 24)
+
+
+def test_a_block_counts_only_behind_all_the_blocks_before_it() -> None:
+    assert shareable([asks(1, 2, 3, input_tokens=24), asks(9, 2, 3, input_tokens=24)], 8) == 0
+
+
+def test_blocks_larger_than_those_of_the_trace_are_not_shared_in_part() -> None:
+    assert shareable([asks(1, 2, 3, input_tokens=25), asks(1, 2, 3, input_tokens=25)], 16) == 16 / 50
+
+
+def test_nothing_to_share_is_nothing() -> None:
+    assert shareable([], 16) == 0
+    assert shareable([asks(input_tokens=5)] * 2, 16) == 0

@@ -3,10 +3,11 @@
 from .mix import Mix, apply_mixes, parse_mix
 from .read import read_trace
 from .recorded import Ending, RecordedRequest
-from .request import TraceRequest
+from .request import NEVER_MISSED, TraceRequest
 from .sharing import shareable
 
 __all__ = [
+    "NEVER_MISSED",
     "Ending",
     "Mix",
     "RecordedRequest",

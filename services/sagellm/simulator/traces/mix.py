@@ -7,10 +7,11 @@ from typing import Any
 
 from sagellm_schemas import InvalidRequest, RequestPriority
 
-from .request import TraceRequest
+from .request import NEVER_MISSED, TraceRequest
 
 FORM = "NAME:SHARE[:INPUT[:OUTPUT]][:FIELD=VALUE…], for example long:0.1:3000:200 or batch:0.2:-:-:priority=LOW"
-NUMBERS = ("ttft_slo_ms", "tbt_slo_ms", "slo_deadline_ms", "cost_budget")
+SLOS = ("ttft_slo_ms", "tbt_slo_ms", "slo_deadline_ms")
+NUMBERS = (*SLOS, "cost_budget")
 KEEP = ("", "-")
 
 
@@ -86,8 +87,10 @@ def _member(request: TraceRequest, mixes: Sequence[Mix], point: float, draw: ran
 def _field(text: str) -> tuple[str, Any]:
     name, value = text.split("=", 1)
     if name in NUMBERS:
-        number = None if value == "none" else float(value)
-        if number is not None and not 0 < number < float("inf"):
+        if value == "none":
+            return name, NEVER_MISSED if name in SLOS else None
+        number = float(value)
+        if not 0 < number < float("inf"):
             raise ValueError(f"{name} must be a number above 0, or none")
         return name, number
     if name == "priority":

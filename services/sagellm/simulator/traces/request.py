@@ -1,5 +1,6 @@
 """One request of a trace: what arrives when, and what it will turn out to need."""
 
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from sagellm_schemas import RequestPriority
 TOKEN_IDS = 1 << 31
 """Token ids are hashed as signed 32-bit integers."""
 
+NEVER_MISSED = math.inf
+"""An SLO that is none, and stays none where the scenario has one for those that say nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceRequest:
@@ -16,7 +20,8 @@ class TraceRequest:
 
     `kind` is the class under which it is reported. `blocks` name pieces of `block_tokens` tokens from the prompt's
     start, as far as they are known; equal names are equal tokens. They may go on into the answer, as in a
-    conversation whose next turn repeats it. An SLO of None is none.
+    conversation whose next turn repeats it. An SLO of None
+    is what the scenario says, or none.
     """
 
     arrival_s: float
