@@ -1,17 +1,12 @@
 """One term of leadership: the parts that exist only while this process leads, and how they are wired."""
 
 import asyncio
-import contextlib
 import logging
 import time
-from math import inf
-
-import nats.errors
-import nats.js.errors
 
 from sagellm.broker import Connection, Message, Sender
 from sagellm.scheduler.admission import Admission, Backlog, Bounds, Rates
-from sagellm.scheduler.adoption import NO_DOUBTS, Adoption, Doubts
+from sagellm.scheduler.adoption import Adoption
 from sagellm.scheduler.attempts import Attempts
 from sagellm.scheduler.background import start
 from sagellm.scheduler.cancellations import Cancellations
@@ -35,6 +30,7 @@ from sagellm.scheduler.rejections import Rejections
 from sagellm.scheduler.replies import Replies
 from sagellm.scheduler.reports import Reports
 from sagellm.scheduler.requests import RequestTable, TrackedRequest
+from sagellm.scheduler.succession import Succession
 from sagellm.scheduler.takeover import Takeover, release_unclaimed
 from sagellm.scheduler.timings import Timings
 from sagellm.settings import Settings
@@ -42,13 +38,10 @@ from sagellm_schemas import Control, RequestStatus, SageError, Snapshot, encode,
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 1000
-CATCH_UP_EVERY_S = 0.1
-
 
 class Leader:
-    """Everything of one term. Made when the lease is won, thrown away when it is lost: no state survives but
-    what is in NATS and what the workers know."""
+    """Everything of one term. Made when the lease is won, or a little before, where the leader before is silent;
+    thrown away when it is lost: no state survives but what is in NATS and what the workers know."""
 
     def __init__(
         self,
@@ -71,7 +64,6 @@ class Leader:
         self._connection = connection
         self._lease = lease
         self._attempts = attempts
-        self._cancellations = cancellations
         self._instances = instances
         self._metrics = metrics
         self.term = term
@@ -159,7 +151,6 @@ class Leader:
             timings,
             term,
         )
-        self._queue_copy = queue_copy
         self._policy_state = PolicyState(attempts.bucket, lambda: self._in_use.policy)
         self._kept_orders = kept_orders
         queries = Queries(
@@ -190,16 +181,26 @@ class Leader:
             timings.control_timeout_s,
         )
         self._desk = Desk(nc, self._sender, queries, orders)
-        self._takeover = Takeover(connection, instances, self._adoption, timings, term)
-
-        self._restored = False
+        self._succession = Succession(
+            queue_copy,
+            self._table,
+            self._intake,
+            self._dispatcher,
+            self._endings,
+            self._adoption,
+            attempts,
+            Takeover(connection, instances, self._adoption, timings, term),
+            cancellations,
+            self.cancel,
+            self._in_use.policy,
+            self._policy_state,
+            metrics,
+        )
         metrics.requests.fairness.nobody_waits()
 
     async def prepare(self) -> None:
         """Before it is certain that this leader will lead, take in what waits; nobody hears of it."""
-        await self._restore()
-        self._adoption.doubts = NO_DOUBTS
-        await self._take_in([t for t in self._queue_copy.requests() if t.id not in self._cancellations])
+        await self._succession.prepare()
 
     async def run(self) -> None:
         """Take over, then lead until the lease is lost or this task is cancelled.
@@ -216,97 +217,21 @@ class Leader:
                 start(tasks, self._rejections.run(), "rejections")
                 start(tasks, self._recovery.run(), "recovery")
                 start(tasks, self._attempts.run(), "attempts")
-                if await self._learn():
+                if await self._succession.learn():
                     self._open_dispatch()
                 start(tasks, self._policy_state.run(), "state of the policy")
                 start(tasks, self._intake.run(), "intake")
-                await self._replay()
+                await self._succession.replay(self._timings.replay_limit_s, self._open_out_of_order)
+                self._open_dispatch()
+                logger.info("leading in term %d with %d outstanding requests", self.term, len(self._table))
                 start(tasks, self._liveness.run(), "liveness")
         finally:
             self._metrics.waiting.clear()
 
-    async def _learn(self) -> bool:
-        """Learn what the leader before knew; whether the copy of the queue is true."""
-        async with asyncio.TaskGroup() as tasks:
-            records = tasks.create_task(self._attempts.load(), name="attempts of the leaders before")
-            tasks.create_task(self._restore(), name="state of the policy")
-            asking = tasks.create_task(self._takeover.ask_instances(), name="what instances run")
-            copying = tasks.create_task(self._complete_copy(), name="copy of the queue")
-            await asking
-            doubted = tasks.create_task(self._takeover.unanswered_work(), name="work nobody tells of")
-        self._adoption.records = records.result()
-        ids, known_since_s = doubted.result()
-        requests, unknown_up_to = self._queue_copy.take(known_since_s)
-        complete = copying.result()
-        self._adoption.doubts = Doubts(ids, unknown_up_to if complete else inf)
-        self._drop_all_but(requests)
-        self._metrics.requests.arrived(await self._take_in(requests))
-        return complete
-
-    async def _restore(self) -> None:
-        if not self._restored:
-            await self._policy_state.restore(self._in_use.policy)
-            self._restored = True
-
-    async def _take_in(self, requests: list[TrackedRequest]) -> int:
-        """Begin to answer for these; how many of them are ours to answer.
-
-        What is here already goes another way if there is more to it by now.
-        """
-        ours = 0
-        for first in range(0, len(requests), AT_ONCE):
-            for tracked in requests[first : first + AT_ONCE]:
-                if not self._table.holds(tracked):
-                    ours += self._intake.inherit(tracked)
-                    continue
-                ours += 1
-                if tracked.id in self._cancellations:
-                    self.cancel(tracked.id)
-                elif self._adoption.knows(tracked):
-                    self._dispatcher.withdraw(tracked)
-                    self._adoption.place(tracked)
-            await asyncio.sleep(0)
-        return ours
-
-    def _drop_all_but(self, requests: list[TrackedRequest]) -> None:
-        """What was taken in before, and is not among these, has ended meanwhile."""
-        outstanding = {tracked.sequence for tracked in requests}
-        for tracked in self._table.all():
-            if tracked.sequence not in outstanding:
-                self._dispatcher.withdraw(tracked)
-                self._endings.drop(tracked)
-
-    async def _complete_copy(self) -> bool:
-        try:
-            return await self._queue_copy.complete()
-        except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
-            logger.warning("the copy of the queue cannot be completed, it is replayed: %r", error)
-            return False
-        finally:
-            await self._queue_copy.end()
-
-    async def _replay(self) -> None:
-        """Wait for the consumer to bring everything, taking in what is new meanwhile; then what it did not bring
-        had ended before."""
-        until_s = time.monotonic() + self._timings.replay_limit_s
-        while not self._intake.replayed.is_set():
-            with contextlib.suppress(TimeoutError, nats.errors.Error):
-                await self._queue_copy.catch_up()
-            inherited = [self._intake.inherit(tracked) for tracked in self._queue_copy.take(0.0)[0]]
-            self._metrics.requests.arrived(sum(inherited))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CATCH_UP_EVERY_S):
-                    await self._intake.replayed.wait()
-            if not self._open and time.monotonic() > until_s:
-                logger.warning("the replay of the queue takes long: dispatching begins, in no strict order")
-                self._open_dispatch()
-        self._adoption.replaying = False
-        for tracked in self._table.unconfirmed(self._intake.last_sequence):
-            if tracked.status is RequestStatus.QUEUED:
-                self._dispatcher.withdraw(tracked)
-                self._endings.drop(tracked)
-        self._open_dispatch()
-        logger.info("leading in term %d with %d outstanding requests", self.term, len(self._table))
+    def _open_out_of_order(self) -> None:
+        if not self._open:
+            logger.warning("the replay of the queue takes long: dispatching begins, in no strict order")
+            self._open_dispatch()
 
     def _open_dispatch(self) -> None:
         self._kept_orders.apply(self._instances.all())
