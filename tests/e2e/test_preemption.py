@@ -24,14 +24,10 @@ KINDS: dict[str, dict[str, object]] = {
 def pipeline(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path
 ) -> Iterator[RunningPipeline]:
-    """One worker that runs one request at a time, and two schedulers.
-
-    It computes in float32: in bfloat16, as some CPUs do, a prompt read anew may break a tie in another way.
-    """
+    """One worker that runs one request at a time, and two schedulers."""
     engine = (*MOCK, "--mock-tpot-ms", "50") if request.param == "mock" else ()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAGELLM_MAX_NUM_SEQS", "1")
-        patch.setenv("SAGELLM_DTYPE", "float32")
         with running_pipeline(tmp_path_factory.mktemp("state"), *engine, "--schedulers", "2") as running:
             yield running
 
