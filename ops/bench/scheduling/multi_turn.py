@@ -11,8 +11,8 @@ from sagellm.simulator.cost import load_cost_model
 from sagellm.simulator.scenario import Scenario
 from sagellm.simulator.traces import read_trace
 
-CHATS_PER_S = (6.0,)
-DURATION_S = 120.0
+CHATS_PER_S = (8.0,)
+DURATION_S = 240.0
 ROUTINGS = ("round_robin", "load_balanced", "locality", "affinity", "prefix_aware")
 
 
