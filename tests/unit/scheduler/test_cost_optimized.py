@@ -166,3 +166,22 @@ def test_adaptive_lets_cost_optimized_decide_where_prices_matter() -> None:
     request = make_request(100, CRITICAL, arrival_s=100.0)
     policy.entered(request, 100.0)
     assert sorted(instance.id for instance in policy.among(request, fleet.candidates, 100.0)) == ["cheap", "dear"]
+
+
+def test_adaptive_saves_nothing_while_instances_are_nearly_full() -> None:
+    outlook = TwoPrices()
+    policy = Adaptive()
+    policy.attach(outlook)
+    queue = RequestQueue(policy)
+
+    def feed(first: int, load: float) -> str:
+        outlook.load = load
+        for i in range(first, first + 100):
+            queue.push(make_request(i, LOW, arrival_s=float(i), slo_deadline_ms=600_000.0), float(i))
+            assert queue.pop(float(i)) is not None
+        return policy.active
+
+    assert feed(0, load=0.7) == "slo_aware"
+    assert feed(100, load=0.5) == "cost_optimized"
+    assert feed(200, load=0.7) == "cost_optimized"
+    assert feed(300, load=0.9) == "slo_aware"

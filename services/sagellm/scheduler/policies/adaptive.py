@@ -25,10 +25,10 @@ KEEP_S = 15.0
 class Adaptive(BasePolicy):
     """Delegates to one of the other policies: `active` names it and `reason` says why.
 
-    The first that fits: cost_optimized, if there is work that may wait, prices differ, and requests do not miss
-    their deadlines while they wait; slo_aware, if there are deadlines; priority, if there are several; fair, if
-    one of many users sends most; fifo. Usage is charged to `fair` all the time, so that it knows everybody when
-    its turn comes. Where prices differ, cheap places fill first.
+    The first that fits: cost_optimized, if there is work that may wait, prices differ, instances are not nearly
+    full, and requests do not miss their deadlines while they wait; slo_aware, if there are deadlines; priority, if
+    there are several; fair, if one of many users sends most; fifo. Usage is charged to `fair` all the time: it
+    knows everybody when its turn comes. Where prices differ, cheap places fill first.
     """
 
     name: ClassVar[str] = "adaptive"

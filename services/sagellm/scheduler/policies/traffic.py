@@ -24,6 +24,9 @@ LATE = 0.02
 """More requests than this share, dispatched after their deadlines, mean that capacity is short."""
 
 LATE_WEIGHT = 0.005
+NEARLY_FULL = 0.8
+"""With more than this share of all credits in use there is nothing left to save: work put off would be missed."""
+
 BUSY = 0.5
 FEW = 2
 
@@ -68,6 +71,7 @@ class Traffic:
         enough = {active: STAYS}.get
         deadlines, deferrable = self._deadlines / total, self._deferrable / total
         relaxed = self.late_share <= (LATE if active == "cost_optimized" else LATE / 4)
+        relaxed = relaxed and load < NEARLY_FULL * (1.0 if active == "cost_optimized" else 0.75)
         if prices_differ and relaxed and deferrable >= DEFERRABLE * enough("cost_optimized", 1.0):
             return "cost_optimized", f"{deferrable:.0%} of the requests may wait, and instances differ in price"
         if deadlines >= NOTABLE * enough("slo_aware", 1.0):
