@@ -143,6 +143,9 @@ async def test_what_a_worker_says_it_holds_decides(prefix_aware: Settings, conne
             )
             await worker.connection.nc.publish(subjects.prefixes(update.instance), encode(update))
             await worker.connection.nc.flush()
+            await connection.nc.request(
+                subjects.METRICS, b"{}"
+            )  # what came before it is known when it is answered
             await reader.send(f"r{number}", prompt_token_ids=conversation(number))
             assert (await worker.items.next()).request.id == f"r{number}"
 

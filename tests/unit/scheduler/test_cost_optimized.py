@@ -25,14 +25,14 @@ class TwoPrices(TokenClock):
 class Fleet:
     """Instances by name, each with 20 credits and steps of 100 tokens, and what the policy lets run where."""
 
-    def __init__(self, **prices: float) -> None:
+    def __init__(self, outlook: TokenClock | None = None, **prices: float) -> None:
         self.instances = Instances()
         self.prices = prices
         for name in prices:
             self.hear(name)
         self.candidates = self.instances.with_credit("m")
         self.policy = CostOptimized(PolicyOptions(ageing_s=10.0))
-        self.policy.attach(TwoPrices())
+        self.policy.attach(outlook or TwoPrices())
 
     def hear(self, name: str, kv_blocks_free: int = 100) -> None:
         info = InstanceInfo(
@@ -130,6 +130,13 @@ def test_work_that_may_wait_leaves_room_for_pressing_work_until_half_of_its_time
     assert fleet.places(batch(), 51.0) == ["cheap"]
     fleet.run("cheap", CREDITS - 1)
     assert fleet.places(batch(), 51.0) == ["dear"]
+
+
+def test_where_all_cost_the_same_nobody_waits() -> None:
+    fleet = Fleet(TokenClock(), a=1.0, b=1.0)
+    for name in "ab":
+        fleet.run(name, CREDITS - 1, tokens=1)
+    assert fleet.places(batch(), 0.0) == ["a", "b"]
 
 
 def test_work_of_low_priority_waits_for_as_long_as_ageing_lets_it() -> None:

@@ -33,7 +33,8 @@ class CostOptimized(BasePolicy):
     start, or as long as its priority allows, for an instance of the lowest price on which no prompt is waiting: so
     pressing work finds room there. Other work waits a moment, at most a quarter of the time it has, for one whose
     prompts fit a step. Whoever waits no more takes the cheapest instance that is not full, and of dear ones the
-    fullest of those: as few as possible are busy. If all are full, all are used alike.
+    fullest of those: as few as possible are busy. If all are full, all are used alike, and so they are where they
+    cost the same.
 
     Steps are paced: full instances are cheap, and must not be late for those that decode there.
     """
@@ -66,9 +67,13 @@ class CostOptimized(BasePolicy):
         return (self._until_s[request.sequence],)
 
     def among(self, request: TrackedRequest, candidates: Candidates, now_s: float) -> Candidates:
-        """The cheapest that have room; nobody, while it had better wait for one of those."""
+        """The cheapest that have room; nobody, while it had better wait for one of those. All, where all cost the
+        same: waiting would save nothing."""
+        if not self.outlook.prices_differ(request):
+            return candidates
         lowest = self.outlook.lowest_price(request)
-        until_s = self._until_s[request.sequence]
+        # Who waits in the order of a policy before this one has not entered here yet.
+        until_s = self._until_s.get(request.sequence) or self._wait_until_s(request)
         if now_s < until_s and is_deferrable(request, self._options.deferrable_s):
             quietest = candidates.least(_by_quiet)
             quiet = _price(quietest) <= lowest and not quietest.unread_tokens and quietest.load < QUIET_LOAD
