@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sagellm.scheduler.routing import BUILT_IN
 from sagellm.simulator.outcome import Outcome
 from sagellm.simulator.traces import TraceRequest, parse_mix
 from sagellm_schemas import SettingsError
@@ -62,6 +63,20 @@ def test_an_slo_that_is_missed_shows_in_its_class_only() -> None:
 def test_a_request_that_never_fits_is_rejected_and_counts_as_missed() -> None:
     result = scenario_of([request_at(0.0, 5000, 2), request_at(1.0, 10, 2)]).run(0, 1.0)[0]
     assert (result.overall.rejected, result.overall.finished, result.overall.attainment) == (1, 1, 0.5)
+
+
+@pytest.mark.parametrize("routing", [router.name for router in BUILT_IN])
+def test_every_routing_strategy_runs_on_conversations(routing: str) -> None:
+    requests = [
+        request_at(turn + chat / 10, 24 + 24 * turn, 4, blocks=tuple(range(100 * chat, 100 * chat + 3 + 3 * turn)))
+        for turn in range(3)
+        for chat in range(5)
+    ]
+    requests = [replace(request, block_tokens=8) for request in requests]
+    overall = scenario_of(requests, routing=routing, instances=3).run(0, 1.0)[0].overall
+    assert overall.finished == 15
+    if routing in ("locality", "prefix_aware"):
+        assert overall.prefix_hit_rate > 0.3
 
 
 def test_a_split_request_pays_for_its_transfer() -> None:

@@ -44,7 +44,7 @@ class Locality:
 
 def _prefix(request: InferenceRequest) -> bytes:
     if request.prompt_token_ids is not None:
-        return encode(request.prompt_token_ids[:PREFIX_TOKENS])
+        return encode(list(request.prompt_token_ids[:PREFIX_TOKENS]))
     if request.prompt is not None:
         return request.prompt[:PREFIX_CHARS].encode()
     text = "\n".join(message.text() for message in (request.messages or ())[:2])
