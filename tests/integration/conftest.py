@@ -29,7 +29,7 @@ def settings(nats_server: EmbeddedServer, tmp_path: Path) -> Settings:
         storage="memory",
         lease_ttl_s=0.5,
         heartbeat_interval_s=0.05,
-        heartbeat_timeout_s=0.4,
+        heartbeat_timeout_s=1.0,
     )
 
 
