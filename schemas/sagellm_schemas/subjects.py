@@ -42,7 +42,6 @@ MANAGE_REGISTER = f"{PREFIX}.manage.register"
 MANAGE_POLICY = f"{PREFIX}.manage.policy"
 MANAGE_SWITCH = f"{PREFIX}.manage.switch"
 CANCEL = f"{PREFIX}.cancel"
-CONTROL_ALL = f"{PREFIX}.control"
 
 # Headers.
 CONTENT_TYPE = "Content-Type"

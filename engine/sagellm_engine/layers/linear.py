@@ -34,7 +34,7 @@ class Linear(Protocol):
 
 
 def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> Linear:
-    """The fastest product with `weight` (out, in) at the precision of `dtype`, for this CPU."""
+    """The product with `weight` (out, in) stored at the precision of `dtype`, for this CPU."""
     weight = weight.to(dtype)
     bias = None if bias is None else bias.float()
     if dtype is not torch.float32:

@@ -133,8 +133,8 @@ class SloAware(BasePolicy):
         if self._late.get(request.sequence) or now_s > latest_s:
             bound_s = self._options.late_bound_s
             return (
-                "it is late: its deadline cannot be met any more, so it runs when nothing else waits, or with "
-                f"{self._options.late_share:.0%} of the time once it has waited {duration(bound_s)}"
+                "it is late: its deadline cannot be met any more, so it runs when nothing else waits, or with at "
+                f"least {self._options.late_share:.0%} of the time once it has waited {duration(bound_s)}"
             )
         if latest_s == inf:
             patience_s = PATIENCE_S[request.priority]
