@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
+from sagellm_engine.weights import Weight
 from sagellm_schemas import ModelLoadError
 
 from .expected_tensors import expected_shapes
 from .gguf_config import read_config
 from .gguf_dequantize import dequantize, supported
 from .gguf_header import GgufTensor, read_header
+from .gguf_quantized import kept_quantized, read_quantized
 from .gguf_rope import llama3_scaling
 from .gguf_tokenizer import GgufTokenizer
 from .stop_tokens import stop_token_ids
@@ -45,7 +46,7 @@ _LAYER_NAMES = {
 
 
 class GgufFile:
-    """One GGUF file, mapped into memory; weights are dequantized one by one as they are read."""
+    """One GGUF file, mapped into memory; weights are unpacked one by one as they are read."""
 
     def __init__(self, path: Path, name: str) -> None:
         """
@@ -83,11 +84,14 @@ class GgufFile:
         """Shape of each tensor by its Hugging Face name."""
         return {name: tensor.shape for name, tensor in self._tensors.items()}
 
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Each tensor by its Hugging Face name; quantized ones as float32, dequantized a few ahead in threads."""
+    def tensors(self) -> Iterator[tuple[str, Weight]]:
+        """Each tensor by its Hugging Face name, unpacked a few ahead in threads.
+
+        Matrices of 4 to 8 bits stay as they are; those of the rarer kinds become float32.
+        """
         threads = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
-        ahead: deque[tuple[str, Future[torch.Tensor]]] = deque()
-        with ThreadPoolExecutor(threads, thread_name_prefix="dequantize") as pool:
+        ahead: deque[tuple[str, Future[Weight]]] = deque()
+        with ThreadPoolExecutor(threads, thread_name_prefix="unpack") as pool:
             for name, tensor in self._tensors.items():
                 ahead.append((name, pool.submit(self._read, name, tensor)))
                 if len(ahead) > threads:
@@ -96,12 +100,14 @@ class GgufFile:
             for name, values in ahead:
                 yield name, values.result()
 
-    def _read(self, name: str, tensor: GgufTensor) -> torch.Tensor:
+    def _read(self, name: str, tensor: GgufTensor) -> Weight:
         raw = self._raw(tensor)
         if ".q_proj." in name:
             raw = _to_half_rotation(raw, tensor.shape[0], self.config.num_heads)
         elif ".k_proj." in name:
             raw = _to_half_rotation(raw, tensor.shape[0], self.config.num_kv_heads)
+        if raw.ndim == 2 and kept_quantized(tensor.kind):
+            return read_quantized(raw, tensor.kind)
         return dequantize(raw, tensor.kind)
 
     def _raw(self, tensor: GgufTensor) -> NDArray[np.uint8]:

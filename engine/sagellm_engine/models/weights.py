@@ -7,6 +7,7 @@ import torch
 from sagellm_engine.config import ModelConfig
 from sagellm_engine.layers import Linear, make_linear
 from sagellm_engine.loader.expected_tensors import expected_shapes
+from sagellm_engine.weights import GroupQuantized, Weight
 
 _FUSED = {
     "self_attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -17,9 +18,7 @@ _FUSED = {
 class Weights:
     """The layers of a Llama, by name; the q, k and v products are one, and so are gate and up."""
 
-    def __init__(
-        self, config: ModelConfig, tensors: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype
-    ) -> None:
+    def __init__(self, config: ModelConfig, tensors: Iterable[tuple[str, Weight]], dtype: torch.dtype) -> None:
         """`tensors` have every tensor of the model, in its right shape; any order will do."""
         self._dtype = dtype
         self._tied = config.tie_word_embeddings
@@ -34,7 +33,7 @@ class Weights:
             if name not in shapes:
                 continue  # such as rotary frequencies, which old checkpoints hold
             target = _target(name)
-            found[name] = tensor
+            found[name] = tensor.dequantize() if isinstance(tensor, GroupQuantized) else tensor
             if all(part in found for part in parts[target]):
                 self._take(target, [found.pop(part) for part in parts[target]])
 

@@ -75,6 +75,10 @@ class GroupQuantized:
         )
 
 
+Weight = torch.Tensor | GroupQuantized
+"""A tensor of a checkpoint."""
+
+
 def _weights(values: torch.Tensor, scales: torch.Tensor, minimums: torch.Tensor) -> torch.Tensor:
     # Two operations in place: what is fused would round once, and differ from the formats' own definitions.
     groups = values.float().reshape(*scales.shape, -1)
