@@ -1,11 +1,9 @@
 """A GGUF file as a checkpoint."""
 
 import mmap
-import os
 import re
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,9 @@ from .gguf_header import GgufTensor, read_header
 from .gguf_quantized import kept_quantized, read_quantized
 from .gguf_rope import llama3_scaling
 from .gguf_tokenizer import GgufTokenizer
+from .read_ahead import read_ahead
 from .stop_tokens import stop_token_ids
 
-_MAX_THREADS = 8
 _ROPE_DIVISORS = "rope_freqs.weight"
 _GLOBAL_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -89,16 +87,7 @@ class GgufFile:
 
         Matrices of 4 to 8 bits stay as they are; those of the rarer kinds become float32.
         """
-        threads = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
-        ahead: deque[tuple[str, Future[Weight]]] = deque()
-        with ThreadPoolExecutor(threads, thread_name_prefix="unpack") as pool:
-            for name, tensor in self._tensors.items():
-                ahead.append((name, pool.submit(self._read, name, tensor)))
-                if len(ahead) > threads:
-                    name_of_first, first = ahead.popleft()
-                    yield name_of_first, first.result()
-            for name, values in ahead:
-                yield name, values.result()
+        return read_ahead((name, partial(self._read, name, tensor)) for name, tensor in self._tensors.items())
 
     def _read(self, name: str, tensor: GgufTensor) -> Weight:
         raw = self._raw(tensor)
