@@ -12,6 +12,7 @@ from .execution import Executor, Span
 from .execution.torch_executor import TorchExecutor, TorchPacker
 from .loader import Checkpoint
 from .loader.expected_tensors import expected_shapes
+from .loader.on_load import quantize_on_load
 from .memory import available_bytes, check_weights, kv_blocks
 from .models import build
 from .models.weights import Weights
@@ -29,6 +30,7 @@ class ModelRunner:
     def __init__(self, config: EngineConfig, checkpoint: Checkpoint) -> None:
         """
         Raises:
+            SettingsError: the model is to be quantized, and is so already.
             ModelLoadError: the weights cannot be read, or the model does something not known here.
             OutOfMemory: weights or KV cache do not fit.
         """
@@ -39,7 +41,8 @@ class ModelRunner:
         check_weights(
             sum(math.prod(s) for s in expected_shapes(model).values()) * dtype.itemsize, available_bytes()
         )
-        weights = Weights(model, checkpoint.tensors(), TorchPacker(dtype))
+        tensors = quantize_on_load(checkpoint, config.quantization)
+        weights = Weights(model, tensors, TorchPacker(dtype))
         self.num_blocks, self.max_model_len = kv_blocks(
             config, kv_token_bytes(model), model.max_position_embeddings, available_bytes()
         )

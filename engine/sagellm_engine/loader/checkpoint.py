@@ -25,6 +25,11 @@ class Checkpoint(Protocol):
     def config(self) -> ModelConfig: ...
 
     @property
+    def quantization(self) -> str:
+        """How the weights are quantized, for people, such as `Q4_1` or `GPTQ`; "" if they are not."""
+        ...
+
+    @property
     def tokenizer_json(self) -> bytes:
         """A `tokenizer.json`, as the tokenizers library reads it."""
         ...

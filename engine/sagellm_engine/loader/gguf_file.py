@@ -2,6 +2,7 @@
 
 import mmap
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from .gguf_tokenizer import GgufTokenizer
 from .read_ahead import read_ahead
 from .stop_tokens import stop_token_ids
 
+_FLOATS = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
 _ROPE_DIVISORS = "rope_freqs.weight"
 _GLOBAL_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -66,6 +68,8 @@ class GgufFile:
                     f"{self._file} has {hf_name} in quantization {tensor.kind.name}, which is not supported; "
                     "use one of F32, F16, BF16, Q8_0, Q4_0, Q4_1 or Q2_K to Q6_K"
                 )
+        kinds = Counter(t.kind.name for t in self._tensors.values() if len(t.shape) == 2 and t.kind not in _FLOATS)
+        self.quantization = kinds.most_common(1)[0][0] if kinds else ""
         tokenizer = GgufTokenizer(header.metadata, self._file)
         if len(tokenizer.tokens) > self.config.vocab_size:
             raise ModelLoadError(

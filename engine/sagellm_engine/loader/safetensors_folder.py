@@ -38,7 +38,9 @@ class SafetensorsFolder:
         if config.get("dtype") is None and config.get("torch_dtype") is None:
             config |= {"dtype": _stored_dtype(self._shards)}
         self.config = ModelConfig.from_hf(config)
-        self._sources = self._locate(set(expected_shapes(self.config)), read_scheme(config))
+        scheme = read_scheme(config)
+        self.quantization = scheme.name if scheme else ""
+        self._sources = self._locate(set(expected_shapes(self.config)), scheme)
         tokenizer = read_tokenizer(path)
         self.tokenizer_json = tokenizer.json
         self.chat_template = tokenizer.chat_template

@@ -65,6 +65,7 @@ def worker(
     instance_id: options.InstanceId = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    quantization: options.Quantization = None,
     threads: options.Threads = None,
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: options.MaxNumSeqs = None,

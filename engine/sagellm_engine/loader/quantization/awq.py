@@ -30,6 +30,11 @@ class Awq:
 
     group_size: int
 
+    @property
+    def name(self) -> str:
+        """See `Scheme`."""
+        return "AWQ"
+
     def find(self, module: str, stored: Mapping[str, StoredTensor]) -> Source | None:
         """See `Scheme`."""
         if f"{module}.qweight" not in stored:

@@ -48,6 +48,11 @@ class CompressedTensors:
 
     groups: tuple[Group, ...]
 
+    @property
+    def name(self) -> str:
+        """See `Scheme`."""
+        return "compressed-tensors"
+
     def find(self, module: str, stored: Mapping[str, StoredTensor]) -> Source | None:
         """See `Scheme`."""
         packed = f"{module}.weight_packed" in stored

@@ -34,6 +34,11 @@ class Gptq:
     group_size: int
     zeros_less_1: bool
 
+    @property
+    def name(self) -> str:
+        """See `Scheme`."""
+        return "GPTQ"
+
     def find(self, module: str, stored: Mapping[str, StoredTensor]) -> Source | None:
         """See `Scheme`."""
         if f"{module}.qweight" not in stored:

@@ -44,6 +44,11 @@ class StoredTensor(Protocol):
 class Scheme(Protocol):
     """A quantization method with the settings of one checkpoint."""
 
+    @property
+    def name(self) -> str:
+        """The method, for people."""
+        ...
+
     def find(self, module: str, stored: Mapping[str, StoredTensor]) -> Source | None:
         """The matrix of `module`, such as `model.layers.0.mlp.up_proj`, among all tensors `stored` in the files.
 

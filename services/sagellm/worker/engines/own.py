@@ -16,6 +16,7 @@ def make_sage_engine(settings: Settings) -> AsyncEngine:
         model=settings.model,
         name=settings.served_name or "",
         dtype=settings.dtype,
+        quantization=settings.quantization,
         device=settings.device,
         kv_cache_bytes=settings.kv_cache_bytes,
         max_num_seqs=settings.max_num_seqs,
