@@ -14,8 +14,8 @@ class EngineConfig:
     """Settings of one engine.
 
     `model` is a folder, a GGUF file, an alias or a Hugging Face id; `name` is what it is served as (default: the
-    checkpoint's name). `dtype` is that of the weights; "auto" is the checkpoint's own. `quantization` (int8 or int4)
-    rounds the weights of an unquantized model while they are loaded.
+    checkpoint's name). `dtype` is that of the weights; "auto" is the checkpoint's own. `quantization`, int8 or
+    int4, rounds the weights of an unquantized model while they are loaded.
 
     The KV cache is `num_blocks` blocks of `block_size` tokens, or as many as fit `kv_cache_bytes`, or, with
     neither, a share of the memory that is free. `max_batched_tokens` is the budget of one step, prompt and decode

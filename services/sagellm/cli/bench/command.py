@@ -1,4 +1,4 @@
-"""`sagellm bench`: `serve` and `engine` are here, `calibrate` has a folder."""
+"""`sagellm bench`: `serve` and `engine` are here, `calibrate` and `quality` have folders."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +8,7 @@ import typer
 from sagellm.cli import options
 
 from .calibrate.command import calibrate
+from .quality.command import quality
 
 if TYPE_CHECKING:
     from .measure import Plan, Result
@@ -41,6 +42,7 @@ def bench() -> typer.Typer:
     app.command()(serve)
     app.command()(engine)
     app.command()(calibrate)
+    app.command()(quality)
     return app
 
 

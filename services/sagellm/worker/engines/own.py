@@ -12,6 +12,15 @@ def make_sage_engine(settings: Settings) -> AsyncEngine:
     Raises:
         SettingsError: settings that do not fit together.
     """
+    return SageEngine(engine_config(settings))
+
+
+def engine_config(settings: Settings) -> EngineConfig:
+    """What `settings` say about the engine.
+
+    Raises:
+        SettingsError: settings that do not fit together.
+    """
     config = EngineConfig(
         model=settings.model,
         name=settings.served_name or "",
@@ -26,4 +35,4 @@ def make_sage_engine(settings: Settings) -> AsyncEngine:
         num_threads=settings.threads,
     )
     config.verify()
-    return SageEngine(config)
+    return config
