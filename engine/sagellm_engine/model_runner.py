@@ -13,6 +13,7 @@ from .execution.torch_executor import TorchExecutor, TorchPacker
 from .loader import Checkpoint
 from .loader.expected_tensors import expected_shapes
 from .loader.on_load import quantize_on_load
+from .loader.progress import LoadProgress, reported
 from .memory import available_bytes, check_weights, kv_blocks
 from .models import build
 from .models.weights import Weights
@@ -27,8 +28,9 @@ class ModelRunner:
     `num_blocks` and `max_model_len` say what its KV cache has room for.
     """
 
-    def __init__(self, config: EngineConfig, checkpoint: Checkpoint) -> None:
-        """
+    def __init__(self, config: EngineConfig, checkpoint: Checkpoint, progress: LoadProgress | None = None) -> None:
+        """Load the weights, telling `progress` how far it is.
+
         Raises:
             SettingsError: the model is to be quantized, and is so already.
             ModelLoadError: the weights cannot be read, or the model does something not known here.
@@ -42,6 +44,8 @@ class ModelRunner:
             sum(math.prod(s) for s in expected_shapes(model).values()) * dtype.itemsize, available_bytes()
         )
         tensors = quantize_on_load(checkpoint, config.quantization)
+        if progress is not None:
+            tensors = reported(tensors, checkpoint.shapes(), progress)
         weights = Weights(model, tensors, TorchPacker(dtype))
         self.num_blocks, self.max_model_len = kv_blocks(
             config, kv_token_bytes(model), model.max_position_embeddings, available_bytes()

@@ -79,11 +79,15 @@ def worker(
 ) -> None:
     """Run a worker: one model on one engine. Start as many as you like."""
     given = dict(locals())
+    from functools import partial
+
     from sagellm.settings import Settings
     from sagellm.worker.main import run
 
+    from .loading import LoadingShown
     from .openmp import spin_briefly
     from .serve import serve
 
     spin_briefly()
-    serve("worker", run, Settings.load(**given))
+    settings = Settings.load(**given)
+    serve("worker", partial(run, progress=LoadingShown(settings.served_name or settings.model)), settings)
