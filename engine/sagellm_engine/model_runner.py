@@ -14,7 +14,7 @@ from .loader import Checkpoint
 from .loader.expected_tensors import expected_shapes
 from .loader.on_load import quantize_on_load
 from .loader.progress import LoadProgress, reported
-from .memory import available_bytes, check_weights, kv_blocks
+from .memory import available_bytes, check_context, check_weights, kv_blocks
 from .models import build
 from .models.weights import Weights
 from .sampler import Sampled, Sampler
@@ -32,13 +32,14 @@ class ModelRunner:
         """Load the weights, telling `progress` how far it is.
 
         Raises:
-            SettingsError: the model is to be quantized, and is so already.
+            SettingsError: the context is longer than the model's, or a quantized model is to be quantized.
             ModelLoadError: the weights cannot be read, or the model does something not known here.
             OutOfMemory: weights or KV cache do not fit.
         """
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         model = checkpoint.config
+        check_context(config, model.max_position_embeddings)
         dtype: torch.dtype = getattr(torch, model.dtype if config.dtype == "auto" else config.dtype)
         check_weights(
             sum(math.prod(s) for s in expected_shapes(model).values()) * dtype.itemsize, available_bytes()
