@@ -6,6 +6,7 @@ from sagellm_schemas import SettingsError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu")
+EXECUTORS = ("auto", "native", "torch")
 QUANTIZATIONS = ("int8", "int4")
 
 
@@ -15,7 +16,8 @@ class EngineConfig:
 
     `model` is a folder, a GGUF file, an alias or a Hugging Face id; `name` is what it is served as (default: the
     checkpoint's name). `dtype` is that of the weights; "auto" is the checkpoint's own. `quantization`, int8 or
-    int4, rounds the weights of an unquantized model while they are loaded.
+    int4, rounds the weights of an unquantized model while they are loaded. `executor` computes: "native" are
+    compiled kernels for this CPU, "torch" PyTorch's operations, "auto" the first that can be had.
 
     The KV cache is `num_blocks` blocks of `block_size` tokens, or as many as fit `kv_cache_bytes`, or, with
     neither, a share of the memory that is free. `max_batched_tokens` is the budget of one step, prompt and decode
@@ -28,6 +30,7 @@ class EngineConfig:
     dtype: str = "auto"
     quantization: str | None = None
     device: str = "auto"
+    executor: str = "auto"
     block_size: int = 16
     num_blocks: int | None = None
     kv_cache_bytes: int | None = None
@@ -46,7 +49,12 @@ class EngineConfig:
         """
         if not self.model:
             raise SettingsError("model must be given", param="model")
-        choices = {"dtype": DTYPES, "device": DEVICES, "quantization": (None, *QUANTIZATIONS)}
+        choices: dict[str, tuple[str | None, ...]] = {
+            "dtype": DTYPES,
+            "device": DEVICES,
+            "executor": EXECUTORS,
+            "quantization": (None, *QUANTIZATIONS),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise SettingsError(

@@ -66,9 +66,9 @@ def _score_rows(
         # The row before a token scores it; the last row of all scores nothing.
         wanted = [i for i in range(len(rows)) if unscored <= start + i + 1 < len(token_ids)]
         positions = list(range(start, start + len(rows)))
-        logits = executor.forward(rows, positions, [Span(0, len(rows), start, blocks)], wanted)
+        scores = executor.forward(rows, positions, [Span(0, len(rows), start, blocks)], wanted)
         if wanted:
             targets = torch.tensor([token_ids[start + i + 1] for i in wanted])
-            losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+            losses = torch.nn.functional.cross_entropy(scores.logits, targets, reduction="none")
             score.losses.extend(losses.tolist())
-            score.choices.extend(logits.argmax(-1).tolist())
+            score.choices.extend(scores.best)

@@ -9,17 +9,19 @@ from sagellm_engine.engine import Engine
 from sagellm_engine.engine_config import EngineConfig
 from sagellm_engine.loader import open_checkpoint
 from sagellm_engine.loader.on_load import quantize_on_load
+from sagellm_engine.text_score import score_text
 from sagellm_engine.weights import GroupQuantized
 from sagellm_schemas import SettingsError
 
-from .conftest import prompts_of, request_of, run
+from .conftest import prompts_of
 
 Build = Callable[..., Engine]
 
 
+@pytest.mark.parametrize("executor", ["torch", "auto"])
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
-def test_a_model_rounded_on_load_answers_as_one_with_the_rounded_weights(
-    engine_of: Build, tiny: Path, quantization: str
+def test_a_model_rounded_on_load_predicts_as_one_with_the_rounded_weights(
+    engine_of: Build, tiny: Path, quantization: str, executor: str
 ) -> None:
     checkpoint = open_checkpoint(str(tiny))
     rounded = {
@@ -27,11 +29,16 @@ def test_a_model_rounded_on_load_answers_as_one_with_the_rounded_weights(
         for name, weight in quantize_on_load(checkpoint, quantization)
     }
     checkpoint.tensors = lambda: iter(rounded.items())
-    plain = Engine(EngineConfig(model=str(tiny), num_blocks=80, block_size=4), checkpoint)
-    quantized = engine_of(quantization=quantization)
-    for number, prompt in enumerate(prompts_of(5, 30)):
-        request = request_of(number, prompt)
-        assert run(quantized, [request])[request.id].token_ids == run(plain, [request])[request.id].token_ids
+    config = EngineConfig(model=str(tiny), num_blocks=80, block_size=4, executor="torch")
+    plain, quantized = Engine(config, checkpoint), engine_of(quantization=quantization, executor=executor)
+    [token_ids] = prompts_of(120)
+    ours, theirs = (
+        score_text(engine.runner.executor, token_ids, prefix=[], window_tokens=160, block_size=4)
+        for engine in (quantized, plain)
+    )
+    if executor == "torch":
+        assert ours.losses == pytest.approx(theirs.losses, abs=1e-3)
+    assert ours.perplexity == pytest.approx(theirs.perplexity, rel=0.02)
 
 
 @pytest.mark.parametrize(
