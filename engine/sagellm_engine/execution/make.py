@@ -19,7 +19,7 @@ from sagellm_engine.weights import Weight
 from sagellm_schemas import OutOfMemory
 
 from .executor import Executor
-from .native import KernelsUnavailableError, NativeExecutor, NativePacker, load_library
+from .native import KernelsUnavailableError, NativeExecutor, NativePacker, block_bytes, load_library
 from .torch_executor import TorchExecutor, TorchPacker
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,8 @@ def _native(
     library = load_library()
     model = checkpoint.config
     weights = Weights(model, _tensors(config, checkpoint, progress), NativePacker(library, dtype))
-    num_blocks, longest = _room(config, model, dtype)
+    block = block_bytes(model.num_kv_heads, model.head_dim, config.block_size, dtype)
+    num_blocks, longest = _room(config, model, block)
     executor = NativeExecutor(
         library,
         build(model, weights, longest),
@@ -83,7 +84,8 @@ def _torch(
 ) -> Made:
     model = checkpoint.config
     weights = Weights(model, _tensors(config, checkpoint, progress), TorchPacker(dtype))
-    num_blocks, longest = _room(config, model, torch.float32)
+    block = 2 * model.num_kv_heads * model.head_dim * config.block_size * torch.float32.itemsize
+    num_blocks, longest = _room(config, model, block)
     return Made(TorchExecutor(build(model, weights, longest), num_blocks, config.block_size), num_blocks, longest)
 
 
@@ -94,6 +96,7 @@ def _tensors(
     return tensors if progress is None else reported(tensors, checkpoint.shapes(), progress)
 
 
-def _room(config: EngineConfig, model: ModelConfig, kv_dtype: torch.dtype) -> tuple[int, int]:
-    token_bytes = model.num_layers * 2 * model.num_kv_heads * model.head_dim * kv_dtype.itemsize
+def _room(config: EngineConfig, model: ModelConfig, layer_block_bytes: int) -> tuple[int, int]:
+    """Number of KV blocks and longest sequence, where a block takes `layer_block_bytes` in each layer."""
+    token_bytes = model.num_layers * layer_block_bytes // config.block_size
     return kv_blocks(config, token_bytes, model.max_position_embeddings, available_bytes())
