@@ -194,6 +194,9 @@ def test_weights_are_exactly_what_the_format_says_and_stay_quantized(make_folder
     assert checkpoint.shapes() == {name: tuple(weight.shape) for name, weight in expected.items()}
     found = dict(checkpoint.tensors())
     assert found.keys() == expected.keys()
+    assert checkpoint.packed_bits() == {
+        name: case.bits + 32 / found[name].group_size for name in expected if "_proj.weight" in name
+    }
     for name, weight in expected.items():
         if "_proj.weight" in name:
             assert isinstance(found[name], GroupQuantized)
@@ -208,9 +211,11 @@ def test_weights_in_the_order_of_their_activations_come_as_numbers_and_a_line_sa
 ) -> None:
     folder = make_folder()
     expected = quantize_folder(folder, Case(GPTQ | {"desc_act": True}, gptq(1), shuffled=True))
-    for name, weight in open_checkpoint(str(folder)).tensors():
+    checkpoint = open_checkpoint(str(folder))
+    for name, weight in checkpoint.tensors():
         assert isinstance(weight, torch.Tensor)
         assert torch.equal(weight, expected[name]), name
+    assert not checkpoint.packed_bits()
     assert "act-order" in caplog.text
 
 
