@@ -22,8 +22,8 @@ def quantize_on_load(checkpoint: Checkpoint, quantization: str | None) -> Iterat
     Embedding and output layer have 8 bits in both. On SmolLM2-135M (docs/quantization.md) that makes perplexity
     28.06 in int4, as with 16 bits (28.07), where 4 bits make it 29.69; in int8 it stays where it was.
 
-    What stays as it is: norms and biases, which are small; the routers of a mixture of experts, where a small error
-    chooses another expert; and matrices whose rows are no whole number of groups.
+    What stays as it is: norms and biases, which are small; the routers of a mixture of experts, where a small
+    error chooses another expert; and matrices whose rows are no whole number of groups.
 
     Raises:
         SettingsError: the checkpoint is quantized already.
