@@ -1,6 +1,7 @@
 """Which executor runs a model here, and the room that is left for its KV cache."""
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ import torch
 from sagellm_engine.config import ModelConfig
 from sagellm_engine.engine_config import EngineConfig
 from sagellm_engine.loader import Checkpoint
-from sagellm_engine.loader.on_load import quantize_on_load
+from sagellm_engine.loader.on_load import quantize_on_load, weight_bytes
 from sagellm_engine.loader.progress import LoadProgress, reported
-from sagellm_engine.memory import available_bytes, kv_blocks
+from sagellm_engine.memory import available_bytes, check_weights, kv_blocks
 from sagellm_engine.models import build
 from sagellm_engine.models.weights import Weights
 from sagellm_engine.weights import Weight
@@ -65,6 +66,7 @@ def _native(
 ) -> Made:
     library = load_library()
     model = checkpoint.config
+    check_weights(weight_bytes(checkpoint, config.quantization, dtype.itemsize), available_bytes())
     weights = Weights(model, _tensors(config, checkpoint, progress), NativePacker(library, dtype))
     block = block_bytes(model.num_kv_heads, model.head_dim, config.block_size, dtype)
     num_blocks, longest = _room(config, model, block)
@@ -83,6 +85,8 @@ def _torch(
     config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype, progress: LoadProgress | None
 ) -> Made:
     model = checkpoint.config
+    inflated_bytes = sum(math.prod(shape) for shape in checkpoint.shapes().values()) * dtype.itemsize
+    check_weights(inflated_bytes, available_bytes())
     weights = Weights(model, _tensors(config, checkpoint, progress), TorchPacker(dtype))
     block = 2 * model.num_kv_heads * model.head_dim * config.block_size * torch.float32.itemsize
     num_blocks, longest = _room(config, model, block)
