@@ -6,7 +6,7 @@ namespace sage {
 
 namespace {
 
-constexpr int CHUNK_ROWS = 96;  // whose activations stay in a core's cache while weights stream past
+constexpr int CHUNK_ROWS = 128;  // whose activations stay in a core's cache while weights stream past
 
 int num_panels(const Product& product, int width) {
     int count = 0;
@@ -105,7 +105,8 @@ struct Decoder::Thread {
             const int rows = std::min(MAX_ROWS, last - base);
             Row at[MAX_ROWS];
             for (int r = 0; r < rows; r++) at[r] = row_at(base + r);
-            sage::multiply(count, rows, segment.kind, weights, units, at, padded(product.ins), panel_sums(), 2 * bytes * team.size);
+            sage::multiply(count, rows, segment.kind, weights, units, at, padded(product.ins), panel_sums(),
+                           base + rows < last ? 0 : 2 * bytes * team.size);
             for (int r = 0; r < rows; r++) {
                 float* sums = panel_sums() + r * PANEL;
                 if (product.bias) add(sums, product.bias + out, n);
@@ -131,7 +132,7 @@ struct Decoder::Thread {
             Row at[MAX_ROWS / 2];
             for (int r = 0; r < rows; r++) at[r] = row_at(base + r);
             float* sums = panel_sums();
-            const size_t ahead = 2 * bytes * team.size;
+            const size_t ahead = base + rows < last ? 0 : 2 * bytes * team.size;  // once is enough
             if (alike) sage::multiply(4, rows, gate->kind, weights, units, at, ins, sums, ahead);
             else {
                 sage::multiply(count, rows, gate->kind, weights, units, at, ins, sums, ahead);
