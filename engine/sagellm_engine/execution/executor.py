@@ -1,9 +1,11 @@
 """The contract between a model's weights, the runner and the device that computes."""
 
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 import torch
 
+from sagellm_engine.lora import Adapter
 from sagellm_engine.weights import GroupQuantized
 
 from .span import Span
@@ -37,6 +39,13 @@ class Executor(Protocol):
         `token_ids` and `positions` have one entry a row; `spans` say in order, without gaps, which sequence the
         rows belong to. Returns the scores (len(logits_rows), vocabulary) of what follows each of `logits_rows`,
         float32 on CPU, valid until the next call.
+        """
+        ...
+
+    def adapt(self, adapters: Sequence[Adapter]) -> None:
+        """From the next step on `Span.adapter` is an index into `adapters`, which fit the model.
+
+        Rows without an adapter are computed as if there were none.
         """
         ...
 
