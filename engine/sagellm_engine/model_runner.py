@@ -1,6 +1,7 @@
 """`ModelRunner`: plain data in, token ids out."""
 
 import math
+from collections.abc import Sequence as Items
 
 import torch
 
@@ -12,6 +13,7 @@ from .execution import Executor, Span
 from .execution.torch_executor import TorchExecutor, TorchPacker
 from .loader import Checkpoint
 from .loader.expected_tensors import expected_shapes
+from .lora import Adapter
 from .memory import available_bytes, check_weights, kv_blocks
 from .models import build
 from .models.weights import Weights
@@ -26,8 +28,9 @@ class ModelRunner:
     `num_blocks` and `max_model_len` say what its KV cache has room for.
     """
 
-    def __init__(self, config: EngineConfig, checkpoint: Checkpoint) -> None:
-        """
+    def __init__(self, config: EngineConfig, checkpoint: Checkpoint, adapters: Items[Adapter] = ()) -> None:
+        """Sequences may name any of `adapters`, which fit the model.
+
         Raises:
             ModelLoadError: the weights cannot be read, or the model does something not known here.
             OutOfMemory: weights or KV cache do not fit.
@@ -48,6 +51,9 @@ class ModelRunner:
             self.executor: Executor = TorchExecutor(decoder, self.num_blocks, config.block_size)
         except RuntimeError as error:  # the allocator's own way to say so
             raise OutOfMemory(f"the KV cache cannot be allocated ({error}); lower kv_cache_bytes") from error
+        self._adapters = {adapter.name: index for index, adapter in enumerate(adapters)}
+        if adapters:
+            self.executor.adapt(adapters)
         self._sampler = Sampler(checkpoint.eos_token_ids)
 
     @torch.inference_mode()
@@ -61,7 +67,8 @@ class ModelRunner:
         finishing: list[Sequence] = []
         for sequence in sequences:
             start, end = sequence.num_computed, sequence.num_computed + plan[sequence]
-            spans.append(Span(len(token_ids), end - start, start, sequence.blocks))
+            adapter = None if sequence.adapter is None else self._adapters[sequence.adapter]
+            spans.append(Span(len(token_ids), end - start, start, sequence.blocks, adapter))
             token_ids += sequence.token_ids[start:end]
             positions += range(start, end)
             if end == len(sequence.token_ids):

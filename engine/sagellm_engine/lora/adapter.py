@@ -1,4 +1,4 @@
-"""`Adapter`: what a LoRA adapter (Hu et al., 2021) adds to a model's products. Data only; an executor computes it."""
+"""`Adapter`: what LoRA (Hu et al., 2021) adds to a model's products. Data only; an executor computes it."""
 
 from dataclasses import dataclass
 from typing import Literal
