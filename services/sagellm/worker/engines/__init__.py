@@ -2,12 +2,16 @@
 
 from sagellm.settings import Settings
 from sagellm_engine.contract import AsyncEngine
+from sagellm_schemas import SettingsError
 
 
 def make_engine(settings: Settings) -> AsyncEngine:
     """The engine that `settings` ask for, not started yet.
 
     Only the engine asked for is imported: a mock or a vLLM worker needs no torch.
+
+    Raises:
+        SettingsError: settings that do not fit together.
     """
     if settings.engine == "mock":
         from .mock import MockEngine
@@ -16,6 +20,11 @@ def make_engine(settings: Settings) -> AsyncEngine:
     if settings.engine == "vllm":
         from .vllm import VllmEngine
 
+        if settings.adapters:
+            raise SettingsError(
+                "a vLLM server tells its adapters itself: give them to it with its --lora-modules",
+                param="adapters",
+            )
         return VllmEngine(settings)
     from .own import make_sage_engine
 

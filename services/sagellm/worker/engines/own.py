@@ -23,6 +23,7 @@ def make_sage_engine(settings: Settings) -> AsyncEngine:
         max_model_len=settings.max_model_len,
         enable_prefix_caching=settings.prefix_caching,
         num_threads=settings.threads,
+        adapters=settings.adapters,
     )
     config.verify()
     return SageEngine(config)
