@@ -18,7 +18,7 @@ class AdapterStep:
         for span in spans:
             if span.adapter is not None:
                 rows.setdefault(span.adapter, []).extend(range(span.row, span.row + span.num_tokens))
-        self._rows = [(adapters[index], torch.tensor(chosen)) for index, chosen in rows.items()]
+        self._rows = [(adapters[index], _selection(chosen)) for index, chosen in rows.items()]
 
     def add(self, layer: int, kind: ProductKind, x: torch.Tensor, y: torch.Tensor) -> None:
         """Add to `y` (rows, out), which a product of `layer` has made of `x` (rows, in), what adapters add."""
@@ -28,3 +28,9 @@ class AdapterStep:
                 adapted = x[rows]
                 for part in parts:
                     y[rows, part.outputs] += adapted @ part.a.T @ part.b.T
+
+
+def _selection(rows: list[int]) -> slice | torch.Tensor:
+    """What selects `rows`, which ascend: neighbours need not be gathered."""
+    whole = slice(rows[0], rows[-1] + 1)
+    return whole if whole.stop - whole.start == len(rows) else torch.tensor(rows)
