@@ -1,4 +1,4 @@
-"""`sagellm up --adapter`: adapters answer, over HTTP and NATS, as models that have them merged into their weights."""
+"""`sagellm up --adapter`: adapters answer over HTTP and NATS as models that have them merged in their weights."""
 
 import asyncio
 import json

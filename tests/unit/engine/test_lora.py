@@ -44,6 +44,16 @@ def expected(reference: LlamaForCausalLM, folders: dict[str, str]) -> Answers:
     return {name: [greedy(model, prompt) for prompt in prompts_of(*LENGTHS)] for name, model in models.items()}
 
 
+@pytest.fixture(params=["torch", "native"])
+def adapted(request: pytest.FixtureRequest, engine_of: Build, folders: dict[str, str]) -> Build:
+    """Builds an engine with the adapters, on each executor."""
+
+    def build(**options: Any) -> Engine:
+        return engine_of(adapters=folders, executor=request.param, **options)
+
+    return build
+
+
 def asked(number: int, adapter: str | None, prompt: list[int], **params: Any) -> GenerateRequest:
     return msgspec.structs.replace(request_of(number, prompt, **params), adapter=adapter)
 
@@ -58,9 +68,9 @@ def test_each_adapter_changes_the_greedy_answers(expected: Answers) -> None:
     ids=["whole", "chunked", "uncached", "few blocks"],
 )
 def test_several_adapters_and_none_answer_together_as_the_merged_models_do(
-    engine_of: Build, folders: dict[str, str], expected: Answers, options: dict[str, Any]
+    adapted: Build, expected: Answers, options: dict[str, Any]
 ) -> None:
-    engine = engine_of(adapters=folders, **options)
+    engine = adapted(**options)
     requests, wanted = [], {}
     for name, answers in expected.items():
         for prompt, answer in zip(prompts_of(*LENGTHS), answers, strict=True):
@@ -73,18 +83,14 @@ def test_several_adapters_and_none_answer_together_as_the_merged_models_do(
         assert engine.stats().preemptions_total > 0
 
 
-def test_an_answer_goes_on_elsewhere_with_its_adapter(
-    engine_of: Build, folders: dict[str, str], expected: Answers
-) -> None:
+def test_an_answer_goes_on_elsewhere_with_its_adapter(adapted: Build, expected: Answers) -> None:
     prompt, answer = prompts_of(*LENGTHS)[1], expected["all"][1]
     request = msgspec.structs.replace(request_of(0, prompt, resume=answer[:10]), adapter="all")
-    assert run(engine_of(adapters=folders), [request])["0"].token_ids == answer
+    assert run(adapted(), [request])["0"].token_ids == answer
 
 
-def test_equal_prompts_share_nothing_between_adapters(
-    engine_of: Build, folders: dict[str, str], expected: Answers
-) -> None:
-    engine = engine_of(adapters=folders)
+def test_equal_prompts_share_nothing_between_adapters(adapted: Build, expected: Answers) -> None:
+    engine = adapted()
     prompt = prompts_of(*LENGTHS)[3]
     for number, name in enumerate((None, "all", "mlp", None, "all")):
         answer = run(engine, [asked(number, name, prompt)])[str(number)]
@@ -93,26 +99,22 @@ def test_equal_prompts_share_nothing_between_adapters(
         assert answer.last.usage.cached_tokens == (0 if number < 3 else 68)
 
 
-def test_the_prefix_cache_tells_of_blocks_by_the_names_that_routing_gives_them(
-    engine_of: Build, folders: dict[str, str]
-) -> None:
-    engine = engine_of(adapters=folders)
+def test_the_prefix_cache_tells_of_blocks_by_the_names_that_routing_gives_them(adapted: Build) -> None:
+    engine = adapted()
     prompt = prompts_of(16)[0]
     run(engine, [asked(0, "all", prompt, max_tokens=1)])
     assert set(engine.blocks.take_changes()) == set(block_hashes(prompt, 4, root_of("all")))
 
 
-def test_rows_without_an_adapter_are_computed_as_if_there_were_none(
-    engine_of: Build, folders: dict[str, str]
-) -> None:
-    engine = engine_of(adapters=folders)
+def test_rows_without_an_adapter_are_computed_as_if_there_were_none(adapted: Build) -> None:
+    engine = adapted()
     token_ids = prompts_of(24)[0]
 
     def scores(*adapters: int | None) -> torch.Tensor:
         spans = [Span(row * 8, 8, 0, [2 * row, 2 * row + 1], adapter) for row, adapter in enumerate(adapters)]
         positions = list(range(8)) * 3
         with torch.inference_mode():
-            return engine.runner.executor.forward(token_ids, positions, spans, [7, 15, 23]).clone()
+            return engine.runner.executor.forward(token_ids, positions, spans, [7, 15, 23]).logits.clone()
 
     plain, mixed = scores(None, None, None), scores(None, 0, None)
     assert torch.equal(plain[[0, 2]], mixed[[0, 2]])
@@ -120,16 +122,34 @@ def test_rows_without_an_adapter_are_computed_as_if_there_were_none(
 
 
 def test_scores_are_those_of_the_merged_model(
-    reference: LlamaForCausalLM, engine_of: Build, folders: dict[str, str]
+    reference: LlamaForCausalLM, adapted: Build, folders: dict[str, str]
 ) -> None:
-    engine = engine_of(adapters=folders)
+    engine = adapted()
     token_ids = prompts_of(20)[0]
     for index, folder in enumerate(folders.values()):
         with torch.inference_mode():
             expected = merged(reference, Path(folder))(torch.tensor([token_ids])).logits[0]
             spans = [Span(0, 20, 0, [0, 1, 2, 3, 4], index)]
-            found = engine.runner.executor.forward(token_ids, list(range(20)), spans, list(range(20)))
+            found = engine.runner.executor.forward(token_ids, list(range(20)), spans, list(range(20))).logits
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_in_half_precision_scores_are_near_those_of_the_merged_model(
+    reference: LlamaForCausalLM, adapted: Build, folders: dict[str, str]
+) -> None:
+    engine = adapted(dtype="bfloat16")
+    token_ids = prompts_of(20)[0]
+
+    def scores(adapter: int | None) -> torch.Tensor:
+        spans = [Span(0, 20, 0, [0, 1, 2, 3, 4], adapter)]
+        return engine.runner.executor.forward(token_ids, list(range(20)), spans, list(range(20))).logits.clone()
+
+    with torch.inference_mode():
+        for index, folder in enumerate(folders.values()):
+            expected = merged(reference, Path(folder))(torch.tensor([token_ids])).logits[0]
+            off, off_without = ((scores(choice) - expected).square().mean().sqrt() for choice in (index, None))
+            assert off < 0.05 * expected.std()
+            assert off < 0.2 * off_without
 
 
 def test_an_unknown_adapter_is_refused_with_the_names_there_are(engine_of: Build, folders: dict[str, str]) -> None:
