@@ -39,15 +39,27 @@ inline void shrink(const Delta& delta, const float* x, int ins, float* low) {
     }
 }
 
+// sums += b · low for V times 16 outputs; the rows of b are `stride` apart.
+template <int V>
+inline void expand_lanes(const float* b, int stride, int rank, const float* low, float* sums) {
+    Vec at[V];
+    for (int v = 0; v < V; v++) at[v] = load(sums + v * LANES);
+    for (int r = 0; r < rank; r++, b += stride)
+        for (int v = 0; v < V; v++) at[v] = fma(splat(low[r]), load(b + v * LANES), at[v]);
+    for (int v = 0; v < V; v++) store(sums + v * LANES, at[v]);
+}
+
 // sums += b · low for the n outputs from `first` on.
 inline void expand(const Delta& delta, const float* low, int first, int n, float* sums) {
     for (const LowRank* part = delta.parts; part < delta.parts + delta.num_parts; low += part->rank, part++) {
         const int begin = std::max(first, part->first_out), end = std::min(first + n, part->first_out + part->outs);
-        for (int r = 0; r < part->rank && begin < end; r++) {
-            const float* b = part->b + size_t(r) * part->outs + (begin - part->first_out);
-            float* to = sums + (begin - first);
-            for (int i = 0; i < end - begin; i++) to[i] += low[r] * b[i];
-        }
+        const float* b = part->b + (begin - part->first_out);
+        float* to = sums + (begin - first);
+        int i = 0;
+        for (; i + 2 * LANES <= end - begin; i += 2 * LANES) expand_lanes<2>(b + i, part->outs, part->rank, low, to + i);
+        for (; i + LANES <= end - begin; i += LANES) expand_lanes<1>(b + i, part->outs, part->rank, low, to + i);
+        for (; i < end - begin; i++)
+            for (int r = 0; r < part->rank; r++) to[i] = std::fma(low[r], b[i + size_t(r) * part->outs], to[i]);
     }
 }
 
