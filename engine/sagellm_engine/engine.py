@@ -24,6 +24,7 @@ from .block_manager import BlockManager
 from .contract import GenerateRequest, StepOutput
 from .engine_config import EngineConfig
 from .loader import Checkpoint, open_checkpoint
+from .loader.progress import LoadProgress
 from .lora import load_adapter
 from .model_runner import ModelRunner
 from .sampler import Sampled
@@ -43,8 +44,13 @@ class _Request:
 class Engine:
     """A model that answers many requests at once."""
 
-    def __init__(self, config: EngineConfig, checkpoint: Checkpoint | None = None) -> None:
-        """Load the model, from `checkpoint` if it is open already.
+    def __init__(
+        self,
+        config: EngineConfig,
+        checkpoint: Checkpoint | None = None,
+        progress: LoadProgress | None = None,
+    ) -> None:
+        """Load the model, from `checkpoint` if it is open already; `progress` is told how far it is.
 
         Raises:
             SettingsError: a setting is out of range.
@@ -57,7 +63,7 @@ class Engine:
             load_adapter(name, Path(folder).expanduser(), checkpoint.config)
             for name, folder in config.adapters.items()
         ]
-        self.runner = ModelRunner(config, checkpoint, adapters)
+        self.runner = ModelRunner(config, checkpoint, adapters, progress)
         self.adapters = list(config.adapters)
         self.card = _card(config, checkpoint, self.runner.max_model_len)
         self.tokenizer_json = checkpoint.tokenizer_json

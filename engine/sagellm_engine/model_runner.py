@@ -12,8 +12,9 @@ from .execution import Scores, Span
 from .execution.make import make_executor
 from .loader import Checkpoint
 from .loader.expected_tensors import expected_shapes
+from .loader.progress import LoadProgress
 from .lora import Adapter
-from .memory import available_bytes, check_weights
+from .memory import available_bytes, check_context, check_weights
 from .sampler import Sampled, Sampler, takes_best
 from .scheduler import Plan
 from .sequence import Sequence
@@ -25,21 +26,29 @@ class ModelRunner:
     `num_blocks` and `max_model_len` say what its KV cache has room for.
     """
 
-    def __init__(self, config: EngineConfig, checkpoint: Checkpoint, adapters: Items[Adapter] = ()) -> None:
-        """Sequences may name any of `adapters`, which fit the model.
+    def __init__(
+        self,
+        config: EngineConfig,
+        checkpoint: Checkpoint,
+        adapters: Items[Adapter] = (),
+        progress: LoadProgress | None = None,
+    ) -> None:
+        """Load the weights, telling `progress` how far it is. Sequences may name any of `adapters`.
 
         Raises:
+            SettingsError: the context is longer than the model's, or a quantized model is to be quantized.
             ModelLoadError: the weights cannot be read, or the model does something not known here.
             OutOfMemory: weights or KV cache do not fit.
         """
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         model = checkpoint.config
+        check_context(config, model.max_position_embeddings)
         dtype: torch.dtype = getattr(torch, model.dtype if config.dtype == "auto" else config.dtype)
         check_weights(
             sum(math.prod(s) for s in expected_shapes(model).values()) * dtype.itemsize, available_bytes()
         )
-        made = make_executor(config, checkpoint, dtype)
+        made = make_executor(config, checkpoint, dtype, progress)
         self.executor, self.num_blocks, self.max_model_len = made.executor, made.num_blocks, made.max_model_len
         self._adapters = {adapter.name: index for index, adapter in enumerate(adapters)}
         if adapters:

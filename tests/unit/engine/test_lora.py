@@ -134,10 +134,11 @@ def test_scores_are_those_of_the_merged_model(
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
-def test_in_half_precision_scores_are_near_those_of_the_merged_model(
-    reference: LlamaForCausalLM, adapted: Build, folders: dict[str, str]
+@pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"quantization": "int8"}], ids=["bfloat16", "int8"])
+def test_with_rounded_weights_scores_are_near_those_of_the_merged_model(
+    reference: LlamaForCausalLM, adapted: Build, folders: dict[str, str], options: dict[str, Any]
 ) -> None:
-    engine = adapted(dtype="bfloat16")
+    engine = adapted(**options)
     token_ids = prompts_of(20)[0]
 
     def scores(adapter: int | None) -> torch.Tensor:
