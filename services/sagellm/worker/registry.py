@@ -36,8 +36,9 @@ async def publish_model(connection: Connection, served: ServedModel) -> ModelCar
             await store.put(card.tokenizer, served.tokenizer_json)
     models = await connection.js.key_value(subjects.MODELS_BUCKET)
     await _put(models, card)
+    if served.adapters:
+        await _check_names(connection, served.adapters, card.name)
     for adapter in served.adapters:
-        await _check_name(connection, adapter, card.name)
         await _put(models, msgspec.structs.replace(card, name=adapter, parent=card.name))
     return card
 
@@ -54,13 +55,13 @@ async def _put(models: KeyValue, card: ModelCard) -> None:
         await models.put(key, encode(card, JSON))
 
 
-async def _check_name(connection: Connection, adapter: str, model: str) -> None:
+async def _check_names(connection: Connection, adapters: list[str], model: str) -> None:
     """An adapter is asked for as a model is, so no other one that is served now may be called alike.
 
     Raises:
         SettingsError: one is.
     """
-    key, codec = subjects.token(adapter), Codec(InstanceInfo)
+    codec = Codec(InstanceInfo)
     taken = {subjects.token(model): model}
     for value in (await read_bucket(connection.js, subjects.INSTANCES_BUCKET)).values():
         with contextlib.suppress(InvalidRequest):
@@ -68,10 +69,14 @@ async def _check_name(connection: Connection, adapter: str, model: str) -> None:
             taken[subjects.token(info.model)] = info.model
             if info.model != model:
                 taken |= {subjects.token(name): f"{name}, an adapter of {info.model}" for name in info.adapters}
-    if key in taken:
-        raise SettingsError(
-            f"the adapter {adapter!r} must have another name: {taken[key]} is served under it", param="adapters"
-        )
+    for adapter in adapters:
+        key = subjects.token(adapter)
+        if key in taken:
+            raise SettingsError(
+                f"the adapter {adapter!r} must have another name: {taken[key]} is served under it",
+                param="adapters",
+            )
+        taken[key] = adapter
 
 
 async def register(connection: Connection, info: InstanceInfo) -> None:

@@ -59,6 +59,10 @@ async def test_an_adapter_may_not_have_the_name_of_another_model_that_is_served(
     with pytest.raises(SettingsError, match="the adapter 'mock' must have another name: mock is served under it"):
         async with working(clash, driver):
             pass
+    clash = mock.model_copy(update={"adapters": {"a.poet": "anywhere", "a_poet": "anywhere"}})
+    with pytest.raises(SettingsError, match=r"the adapter 'a_poet' must have another name: a\.poet is served"):
+        async with working(clash, driver):
+            pass
     other = InstanceInfo(instance_id="w9", model="other", adapters=["poet"])
     instances = await connection.js.key_value(subjects.INSTANCES_BUCKET)
     await instances.put("w9", encode(other, JSON))
