@@ -27,6 +27,8 @@ async def publish_model(connection: Connection, served: ServedModel) -> ModelCar
         SettingsError: an adapter has the name of another model.
     """
     card = served.card
+    if served.adapters:
+        await _check_names(connection, served.adapters, card.name)
     if served.tokenizer_json:
         card = msgspec.structs.replace(card, tokenizer=tokenizer_name(card.name, served.tokenizer_json))
         store = await connection.js.object_store(subjects.TOKENIZERS_BUCKET)
@@ -36,8 +38,6 @@ async def publish_model(connection: Connection, served: ServedModel) -> ModelCar
             await store.put(card.tokenizer, served.tokenizer_json)
     models = await connection.js.key_value(subjects.MODELS_BUCKET)
     await _put(models, card)
-    if served.adapters:
-        await _check_names(connection, served.adapters, card.name)
     for adapter in served.adapters:
         await _put(models, msgspec.structs.replace(card, name=adapter, parent=card.name))
     return card
