@@ -59,6 +59,9 @@ class Executor(Protocol):
         """From the next step on `Span.adapter` is an index into `adapters`, which fit the model.
 
         Rows without an adapter are computed as if there were none.
+
+        Raises:
+            ModelLoadError: one changes what this model does not have.
         """
         ...
 

@@ -10,6 +10,7 @@ from sagellm_engine.lora import Adapter
 from sagellm_engine.models.decoder import Decoder, Experts, Layer, Mlp
 from sagellm_engine.weights import GroupQuantized, Weight
 
+from .adaptable import check_adaptable
 from .executor import Scores
 from .span import Span
 from .torch_adapters import AdapterStep
@@ -75,6 +76,7 @@ class TorchExecutor:
 
     def adapt(self, adapters: Sequence[Adapter]) -> None:
         """See `Executor`."""
+        check_adaptable(self._decoder.layers, adapters)
         self._adapters = adapters
 
     def clear(self, blocks: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from transformers import LlamaForCausalLM
 
 from sagellm_engine.config import ModelConfig
 from sagellm_engine.engine import Engine
+from sagellm_engine.execution.adaptable import check_adaptable
 from sagellm_engine.lora import Adapter, load_adapter
+from sagellm_engine.models.decoder import Experts
 from sagellm_schemas import ModelLoadError
 
 from .adapters import write_adapter
@@ -125,6 +128,21 @@ def test_missing_files_are_told(folder: Path, load: Callable[[Path], Adapter]) -
         load(folder)
     with pytest.raises(ModelLoadError, match="there is no folder"):
         load(folder / "nowhere")
+
+
+def test_a_feed_forward_part_does_not_fit_a_layer_with_experts(
+    folder: Path, load: Callable[[Path], Adapter], engine_of: Callable[..., Engine]
+) -> None:
+    first, second, third = engine_of(executor="torch").runner.executor._decoder.layers
+    sparse = replace(second, mlp=Experts(second.mlp.down, [second.mlp], top_k=1, normalize=False))
+    mixed = [first, sparse, third]
+    with pytest.raises(
+        ModelLoadError, match="it changes the feed-forward part of layer 1, where this model has exp"
+    ):
+        check_adaptable(mixed, [load(folder)])
+    change_config(folder, target_modules="all-linear")
+    change_tensors(folder, lambda t: [t.pop(name) for name in list(t) if ".mlp." in name])
+    check_adaptable(mixed, [load(folder)])
 
 
 def test_an_engine_does_not_start_with_a_bad_adapter(folder: Path, engine_of: Callable[..., Engine]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from sagellm_engine.execution.adaptable import check_adaptable
 from sagellm_engine.execution.executor import Scores
 from sagellm_engine.execution.span import Span
 from sagellm_engine.lora import Adapter
@@ -108,6 +109,7 @@ class NativeExecutor:
 
     def adapt(self, adapters: Sequence[Adapter]) -> None:
         """See `Executor`."""
+        check_adaptable(self._decoder.layers, adapters)
         self._adapters = NativeAdapters(adapters)
         self._library.sage_adapt(self._native, self._adapters.address, self._adapters.most_rank)
 
