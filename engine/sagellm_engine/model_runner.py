@@ -1,5 +1,7 @@
 """`ModelRunner`: plain data in, token ids out."""
 
+from collections.abc import Sequence as Items
+
 import torch
 
 from sagellm_schemas import EngineError
@@ -9,6 +11,7 @@ from .execution import Scores, Span
 from .execution.make import make_executor
 from .loader import Checkpoint
 from .loader.progress import LoadProgress
+from .lora import Adapter
 from .memory import check_context
 from .sampler import Sampled, Sampler, takes_best
 from .scheduler import Plan
@@ -21,8 +24,14 @@ class ModelRunner:
     `num_blocks` and `max_model_len` say what its KV cache has room for.
     """
 
-    def __init__(self, config: EngineConfig, checkpoint: Checkpoint, progress: LoadProgress | None = None) -> None:
-        """Load the weights, telling `progress` how far it is.
+    def __init__(
+        self,
+        config: EngineConfig,
+        checkpoint: Checkpoint,
+        adapters: Items[Adapter] = (),
+        progress: LoadProgress | None = None,
+    ) -> None:
+        """Load the weights, telling `progress` how far it is. Sequences may name any of `adapters`.
 
         Raises:
             SettingsError: the context is longer than the model's, or a quantized model is to be quantized.
@@ -36,6 +45,9 @@ class ModelRunner:
         dtype: torch.dtype = getattr(torch, model.dtype if config.dtype == "auto" else config.dtype)
         made = make_executor(config, checkpoint, dtype, progress)
         self.executor, self.num_blocks, self.max_model_len = made.executor, made.num_blocks, made.max_model_len
+        self._adapters = {adapter.name: index for index, adapter in enumerate(adapters)}
+        if adapters:
+            self.executor.adapt(adapters)
         self._sampler = Sampler(checkpoint.eos_token_ids)
 
     @torch.inference_mode()
@@ -49,7 +61,8 @@ class ModelRunner:
         finishing: list[Sequence] = []
         for sequence in sequences:
             start, end = sequence.num_computed, sequence.num_computed + plan[sequence]
-            spans.append(Span(len(token_ids), end - start, start, sequence.blocks))
+            adapter = None if sequence.adapter is None else self._adapters[sequence.adapter]
+            spans.append(Span(len(token_ids), end - start, start, sequence.blocks, adapter))
             token_ids += sequence.token_ids[start:end]
             positions += range(start, end)
             if end == len(sequence.token_ids):
