@@ -1,6 +1,7 @@
 """`ModelRunner`: plain data in, token ids out. It alone owns tensors: weights and KV cache."""
 
 import math
+from itertools import islice
 
 import torch
 
@@ -14,9 +15,10 @@ from .loader.expected_tensors import expected_shapes
 from .memory import available_bytes, check_weights, kv_blocks
 from .models import Llama
 from .models.weights import Weights
-from .sampler import Sampled, Sampler
+from .sampler import Context, Sampled, Sampler
 from .scheduler import Plan
 from .sequence import Sequence
+from .speculation import Ahead, accept
 
 
 class ModelRunner:
@@ -50,8 +52,11 @@ class ModelRunner:
         self._sampler = Sampler(checkpoint.eos_token_ids)
 
     @torch.inference_mode()
-    def run(self, plan: Plan) -> dict[Sequence, Sampled | EngineError]:
-        """Compute the plan's tokens; the next token of every sequence that has no more left to compute."""
+    def run(self, plan: Plan) -> dict[Sequence, list[Sampled] | EngineError]:
+        """Compute the plan's tokens; the next ones of every sequence that has no more left to compute.
+
+        That is one token, and one more for each leading draft that is right.
+        """
         sequences = sorted(plan, key=lambda s: plan[s] > 1)
         token_ids: list[int] = []
         positions: list[int] = []
@@ -61,11 +66,11 @@ class ModelRunner:
         for sequence in sequences:
             start, end = sequence.num_computed, sequence.num_computed + plan[sequence]
             spans.append(Span(len(token_ids), end - start, start, sequence.blocks))
-            token_ids += sequence.token_ids[start:end]
+            token_ids += sequence.token_ids[start:end] + sequence.drafts
             positions += range(start, end)
-            if end == len(sequence.token_ids):
+            if end == len(sequence.token_ids) + len(sequence.drafts):
                 finishing.append(sequence)
-                logits_rows.append(len(token_ids) - 1)
+                logits_rows += range(len(token_ids) - 1 - len(sequence.drafts), len(token_ids))
         attend = self._attention.begin_step(spans)
         hidden = self._model.forward(torch.tensor(token_ids), torch.tensor(positions), attend)
         return self._sample(self._model.logits(hidden[logits_rows]), finishing) if finishing else {}
@@ -75,13 +80,27 @@ class ModelRunner:
         """Wipe KV blocks that hold what must not reach another sequence, such as NaN."""
         self._attention.clear(blocks)
 
-    def _sample(self, logits: torch.Tensor, sequences: list[Sequence]) -> dict[Sequence, Sampled | EngineError]:
-        results: dict[Sequence, Sampled | EngineError] = {}
+    def _sample(
+        self, logits: torch.Tensor, sequences: list[Sequence]
+    ) -> dict[Sequence, list[Sampled] | EngineError]:
+        """Of each sequence what its rows of `logits` give: one, and one for each draft."""
+        results: dict[Sequence, list[Sampled] | EngineError] = {}
+        contexts: list[Context] = []
+        rows: list[int] = []
         healthy = torch.isfinite(logits.sum(-1)).tolist()
-        if not all(healthy):
-            error = "the model gave scores that are not finite numbers"
-            results = {s: EngineError(error) for s, fine in zip(sequences, healthy, strict=True) if not fine}
-            logits = logits[healthy]
-            sequences = [s for s in sequences if s not in results]
-        sampled = self._sampler.sample(logits, sequences) if sequences else []
-        return results | dict(zip(sequences, sampled, strict=True))
+        end = 0
+        for sequence in sequences:
+            start, end = end, end + 1 + len(sequence.drafts)
+            if all(healthy[start:end]):
+                rows += range(start, end)
+                contexts.append(sequence)
+                contexts += [Ahead(sequence, count) for count in range(1, end - start)]
+            else:
+                results[sequence] = EngineError("the model gave scores that are not finite numbers")
+        if not contexts:
+            return results
+        drawn = iter(self._sampler.sample(logits if len(rows) == len(logits) else logits[rows], contexts))
+        for sequence in sequences:
+            if sequence not in results:
+                results[sequence] = accept(sequence.drafts, list(islice(drawn, 1 + len(sequence.drafts))))
+        return results

@@ -18,13 +18,15 @@ class Sequence:
 
     `token_ids` are the prompt and the answer so far. The keys and values of the first `num_computed` of them are
     in `blocks`. `block_hashes` name the leading full blocks, as far as anyone has asked for them. `token_s` is
-    when its latest token was sampled; with a `tbt_slo_s` the next one is due so long after it.
+    when its latest token was sampled; with a `tbt_slo_s` the next one is due so long after it. `drafts` are what a
+    step under way checks whether they come next.
     """
 
     __slots__ = (
         "arrival",
         "block_hashes",
         "blocks",
+        "drafts",
         "id",
         "max_tokens",
         "num_cached",
@@ -71,6 +73,7 @@ class Sequence:
         """Tokens found in the prefix cache when the sequence first ran; None before."""
         self.blocks: list[int] = []
         self.block_hashes: list[bytes] = []
+        self.drafts: list[int] = []
 
     @property
     def num_output(self) -> int:

@@ -69,6 +69,15 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     does not tell."""
     computed_tokens_total: int = 0
     """Tokens that went through the model, each in its step; 0 where the engine does not tell."""
+    drafted_tokens_total: int = 0
+    """Tokens that were guessed ahead (speculative decoding)."""
+    accepted_tokens_total: int = 0
+    """Of these, how many were right."""
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Share of drafted tokens that were right; None where there were none."""
+        return self.accepted_tokens_total / self.drafted_tokens_total if self.drafted_tokens_total else None
 
 
 class InstanceStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -25,10 +25,10 @@ def sequence_of(arrival: int, num_tokens: int, priority: int = 2) -> Sequence:
 def step(scheduler: Scheduler) -> Plan:
     """One engine step with a model that always answers 7."""
     plan = scheduler.schedule()
-    scheduler.complete(plan)
-    for sequence in plan:
-        if not sequence.num_uncomputed:
+    for sequence, num_tokens in plan.items():
+        if num_tokens == sequence.num_uncomputed:
             sequence.token_ids.append(7)
+    scheduler.complete(plan)
     scheduler.blocks.check_integrity(scheduler.sequences)
     return plan
 
@@ -71,10 +71,10 @@ def test_beside_a_paced_decode_a_prompts_chunks_are_as_large_as_their_time_allow
         plan = scheduler.schedule(now_s)
         lasts_s = 0.01 + 0.001 * sum(plan.values())
         now_s += lasts_s
-        scheduler.complete(plan)
-        scheduler.took(lasts_s)
         paced.token_s = now_s
         paced.token_ids.append(7)
+        scheduler.complete(plan)
+        scheduler.took(lasts_s)
         if number > 3:
             assert lasts_s <= 0.1
             chunks.append(plan.get(long, 0))
