@@ -64,7 +64,7 @@ class BlockManager:
             sequence.blocks.append(block)
 
     def shrink(self, sequence: Sequence, num_tokens: int) -> None:
-        """Give back what is not needed for `num_tokens` beyond those computed: nothing in there is known by hash."""
+        """Give back what is not needed for `num_tokens` beyond those computed: nobody else knows of it."""
         for _ in range(-self._missing(sequence, num_tokens)):
             block = sequence.blocks.pop()
             self._references[block] = 0

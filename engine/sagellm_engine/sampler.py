@@ -64,7 +64,10 @@ class Sampler:
         self._eos_token_ids = eos_token_ids
 
     def sample(self, logits: torch.Tensor, contexts: Sequence[Context]) -> list[Sampled]:
-        """The next token after each context from its row of `logits` (rows, vocabulary), which may be written to."""
+        """The next token after each context, from its row of `logits` (rows, vocabulary).
+
+        `logits` may be written to.
+        """
         raw = logits
         if any(needs_change(c) for c in contexts):
             raw = logits.clone() if any(c.sampling.logprobs is not None for c in contexts) else logits

@@ -89,7 +89,7 @@ class Scheduler:
         return freed
 
     def schedule(self, now_s: float = 0.0) -> Plan:
-        """Choose the next step's work and allocate its blocks; may preempt and admit sequences, and has drafts made.
+        """Choose the next step's work and allocate its blocks; may preempt, admit, and have tokens drafted.
 
         `now_s` is on the clock of the sequences' `token_s`.
         """

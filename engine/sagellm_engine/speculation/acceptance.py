@@ -1,9 +1,9 @@
 """Which of the guessed tokens stay, so that nothing changes but the speed.
 
-A step scores a sequence's latest token and its drafts in consecutive rows, and the sampler draws a token from every
-row as if all drafts before it were right: with the penalties of those tokens, and the number that the random stream
-has for that position. As long as the draft is the token that was drawn, the next row was scored after the right
-tokens, so its own draw holds too. The first token that differs is the model's own, and ends the run.
+A step scores a sequence's latest token and its drafts in consecutive rows, and the sampler draws a token from
+every row as if all drafts before it were right: with the penalties of those tokens, and the number that the random
+stream has for that position. As long as the draft is the token that was drawn, the next row was scored after the
+right tokens, so its own draw holds too. The first token that differs is the model's own, and ends the run.
 
 Every token is thus the very one that is drawn without speculation: same distribution, same seed, same token. (The
 rejection sampling of Leviathan et al., 2023, keeps the distribution too, but not the tokens; for a deterministic

@@ -117,5 +117,5 @@ def paying(chance: float, cost: float, most: int) -> int:
 
 
 def expected(chance: float, count: int) -> float:
-    """How many of `count` drafts are right, on average, if each one is with that chance when those before it are."""
+    """How many of `count` drafts are right on average, if each is with that chance when those before it are."""
     return chance * (1 - chance**count) / (1 - chance) if chance < 1 else float(count)
