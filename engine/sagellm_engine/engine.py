@@ -27,7 +27,7 @@ from .model_runner import ModelRunner
 from .sampler import Sampled
 from .scheduler import Scheduler
 from .sequence import Sequence
-from .speculation import NgramProposer, Speculator
+from .speculation.make import make_speculator, open_draft
 from .tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -52,14 +52,15 @@ class Engine:
         """
         config.verify()
         checkpoint = checkpoint or open_checkpoint(config.model)
-        self.runner = ModelRunner(config, checkpoint)
+        draft = open_draft(config, checkpoint)
+        self.runner = ModelRunner(config, checkpoint, draft.config if draft else None)
         self.card = _card(config, checkpoint, self.runner.max_model_len)
         self.tokenizer_json = checkpoint.tokenizer_json
         self.tokenizer = Tokenizer(checkpoint.tokenizer_json, self.card)
         self.blocks = BlockManager(
             self.runner.num_blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching
         )
-        self._speculator = _speculator(config)
+        self._speculator = make_speculator(config, self.runner, checkpoint, draft)
         self.scheduler = Scheduler(
             self.blocks,
             max_num_seqs=config.max_num_seqs,
@@ -277,10 +278,6 @@ def _output(request: _Request, token_ids: list[int], text: str) -> StepOutput:
             cached_tokens=sequence.num_cached or 0,
         )
     return output
-
-
-def _speculator(config: EngineConfig) -> Speculator | None:
-    return None if config.speculation is None else Speculator(NgramProposer(), config.num_draft_tokens)
 
 
 def _card(config: EngineConfig, checkpoint: Checkpoint, max_model_len: int) -> ModelCard:

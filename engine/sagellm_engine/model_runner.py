@@ -28,8 +28,9 @@ class ModelRunner:
     `num_blocks` and `max_model_len` say what its KV cache has room for.
     """
 
-    def __init__(self, config: EngineConfig, checkpoint: Checkpoint) -> None:
-        """
+    def __init__(self, config: EngineConfig, checkpoint: Checkpoint, draft: ModelConfig | None = None) -> None:
+        """The KV cache leaves room for one of `draft`, of the same number of blocks.
+
         Raises:
             ModelLoadError: the weights cannot be read, or the model does something not known here.
             OutOfMemory: weights or KV cache do not fit.
@@ -42,8 +43,9 @@ class ModelRunner:
             sum(math.prod(s) for s in expected_shapes(model).values()) * dtype.itemsize, available_bytes()
         )
         weights = Weights(model, checkpoint.tensors(), TorchPacker(dtype))
+        token_bytes = kv_token_bytes(model) + (kv_token_bytes(draft) if draft else 0)
         self.num_blocks, self.max_model_len = kv_blocks(
-            config, kv_token_bytes(model), model.max_position_embeddings, available_bytes()
+            config, token_bytes, model.max_position_embeddings, available_bytes()
         )
         decoder = build(model, weights, self.max_model_len)
         try:

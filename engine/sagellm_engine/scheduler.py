@@ -77,6 +77,8 @@ class Scheduler:
     def remove(self, sequence: Sequence, *, forget: bool = False) -> list[int]:
         """End a sequence, wherever it is; returns the blocks it frees. With `forget` nobody will share them."""
         freed: list[int] = []
+        if self._drafter is not None:
+            self._drafter.forget(sequence)
         if sequence.status is Status.RUNNING:
             self._running.remove(sequence)
             freed = self.blocks.release(sequence, forget=forget)
@@ -84,8 +86,6 @@ class Scheduler:
             self._waiting = [entry for entry in self._waiting if entry[1] is not sequence]
             heapq.heapify(self._waiting)
         sequence.status = Status.FINISHED
-        if self._drafter is not None:
-            self._drafter.forget(sequence)
         return freed
 
     def schedule(self, now_s: float = 0.0) -> Plan:

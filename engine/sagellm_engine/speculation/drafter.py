@@ -40,5 +40,5 @@ class Drafter(Protocol):
         ...
 
     def forget(self, sequence: Sequence) -> None:
-        """The sequence has ended."""
+        """The sequence is about to end; it still has its blocks."""
         ...

@@ -29,5 +29,5 @@ class Proposer(Protocol):
         ...
 
     def forget(self, sequence: Sequence) -> None:
-        """The sequence has ended: free what is kept for it."""
+        """The sequence is about to end: free what is kept for it."""
         ...
