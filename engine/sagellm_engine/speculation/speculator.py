@@ -14,8 +14,8 @@ from .worth import Worth
 log = logging.getLogger(__name__)
 
 PROBE_STEPS = 64
-PROBE_TOKENS = 4
-"""When nothing was worth drafting for so many steps, a few tokens of one sequence are drafted all the same: texts,
+PROBE_TOKENS = 2
+"""When nothing was worth drafting for so many steps, two tokens of one sequence are drafted all the same: texts,
 batches and machines change, and only trying tells."""
 
 

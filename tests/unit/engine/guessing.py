@@ -25,7 +25,7 @@ class Guesses:
         self.drafted = self.accepted = 0
         self.loads: list[StepLoad] = []
         self.known: set[Sequence] = set()
-        self._answers = answers or {}
+        self._answers = {} if answers is None else answers
         self._right = right
         self._most = most
         self._vocabulary = vocabulary
