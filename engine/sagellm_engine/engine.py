@@ -194,8 +194,7 @@ class Engine:
             preemptions_total=self.scheduler.preemptions_total,
             chunk_tokens=self.scheduler.chunk_tokens,
             computed_tokens_total=self._computed_tokens_total,
-            drafted_tokens_total=self._speculator.drafted_total if self._speculator else 0,
-            accepted_tokens_total=self._speculator.accepted_total if self._speculator else 0,
+            speculation=self._speculator.stats() if self._speculator else None,
         )
 
     def _update(

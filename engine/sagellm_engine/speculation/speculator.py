@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Collection
 
 from sagellm_engine.sequence import Sequence
+from sagellm_schemas import SpeculationStats
 
 from .chances import Chances
 from .drafter import StepLoad
@@ -22,25 +23,30 @@ batches and machines change, and only trying tells."""
 class Speculator:
     """A `Drafter` that asks a proposer, and stops asking where it does not pay.
 
-    `drafted_total` and `accepted_total` count tokens. An error of the proposer ends speculation, and no answer.
+    An error of the proposer ends speculation, and no answer.
     """
 
     def __init__(
         self, proposer: Proposer, most_tokens: int, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         """`most_tokens` is how many a sequence may get in one step."""
-        self.drafted_total = 0
-        self.accepted_total = 0
         self._proposer = proposer
         self._most_tokens = most_tokens
         self._clock = clock
         self._worth = Worth()
         self._chances = Chances()
         self._kinds: dict[Sequence, int] = {}
+        self._drafted_total = self._accepted_total = 0
         self._step = 0
         self._idle_steps = 0
         self._spent_s = 0.0
         self._broken = False
+
+    def stats(self) -> SpeculationStats:
+        """Tokens so far."""
+        return SpeculationStats(
+            drafted_tokens_total=self._drafted_total, accepted_tokens_total=self._accepted_total
+        )
 
     def wanted(self, decodes: Collection[Sequence]) -> dict[Sequence, int]:
         """As many as pay; see `Drafter`."""
@@ -77,8 +83,8 @@ class Speculator:
     def judged(self, sequence: Sequence, accepted: int) -> None:
         """Learn from it; see `Drafter`."""
         drafted = len(sequence.drafts)
-        self.drafted_total += drafted
-        self.accepted_total += accepted
+        self._drafted_total += drafted
+        self._accepted_total += accepted
         self._chances.judged(sequence, self._kinds[sequence], self._step, drafted, accepted)
 
     def took(self, load: StepLoad, duration_s: float) -> None:

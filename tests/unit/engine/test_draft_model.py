@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sagellm_engine.engine import Engine
-from sagellm_schemas import ModelLoadError, SettingsError
+from sagellm_schemas import ModelLoadError, SettingsError, SpeculationStats
 
 from .conftest import EOS, byte_tokenizer, prompts_of, request_of, run
 
@@ -73,10 +73,12 @@ def test_a_model_that_drafts_for_itself_is_always_right(
     engine = engine_of(speculation="draft", draft_model=str(tiny), **options)
     pay_no_heed(engine, monkeypatch)
     assert answers_of(engine) == plain
-    first = engine.stats()
+    first = engine.stats().speculation
+    assert first is not None
     assert first.drafted_tokens_total == first.accepted_tokens_total > 0
     assert answers_of(engine) == plain  # from the prefix caches of both
-    again = engine.stats()
+    again = engine.stats().speculation
+    assert again is not None
     assert again.drafted_tokens_total == again.accepted_tokens_total > first.accepted_tokens_total
     assert again.acceptance_rate == 1.0
 
@@ -88,7 +90,8 @@ def test_sampled_answers_are_the_same_with_a_draft_model(
     engine = engine_of(speculation="draft", draft_model=str(tiny))
     pay_no_heed(engine, monkeypatch)
     assert answers_of(engine, **sampling) == answers_of(engine_of(), **sampling)
-    stats = engine.stats()
+    stats = engine.stats().speculation
+    assert stats is not None
     assert 0 < stats.accepted_tokens_total < stats.drafted_tokens_total
 
 
@@ -104,7 +107,8 @@ def test_a_draft_model_that_is_wrong_changes_no_answer(
     engine = engine_of(speculation="draft", draft_model=str(draft))
     pay_no_heed(engine, monkeypatch)
     assert answers_of(engine) == plain
-    stats = engine.stats()
+    stats = engine.stats().speculation
+    assert stats is not None
     assert stats.accepted_tokens_total < stats.drafted_tokens_total
 
 
@@ -141,7 +145,7 @@ def test_an_error_of_the_draft_model_ends_no_answer(
 
     monkeypatch.setattr(engine._speculator._proposer._executor, "forward", fail)  # type: ignore[union-attr]
     assert answers_of(engine) == plain
-    assert engine.stats().drafted_tokens_total == 0
+    assert engine.stats().speculation == SpeculationStats()
 
 
 def test_a_draft_model_of_another_vocabulary_is_refused(engine_of: Build, tmp_path: Path) -> None:

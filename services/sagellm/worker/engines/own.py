@@ -23,6 +23,9 @@ def make_sage_engine(settings: Settings) -> AsyncEngine:
         max_model_len=settings.max_model_len,
         enable_prefix_caching=settings.prefix_caching,
         num_threads=settings.threads,
+        speculation=None if settings.speculation == "off" else settings.speculation,
+        draft_model=settings.draft_model,
+        num_draft_tokens=settings.draft_tokens,
     )
     config.verify()
     return SageEngine(config)
