@@ -5,18 +5,16 @@ from itertools import islice
 
 import torch
 
-from sagellm_schemas import EngineError, OutOfMemory
+from sagellm_schemas import EngineError
 
 from .config import ModelConfig
 from .engine_config import EngineConfig
-from .execution import Executor, Span
-from .execution.torch_executor import TorchExecutor, TorchPacker
+from .execution import Scores, Span
+from .execution.make import make_executor
 from .loader import Checkpoint
 from .loader.expected_tensors import expected_shapes
-from .memory import available_bytes, check_weights, kv_blocks
-from .models import build
-from .models.weights import Weights
-from .sampler import Context, Sampled, Sampler
+from .memory import available_bytes, check_weights
+from .sampler import Context, Sampled, Sampler, takes_best
 from .scheduler import Plan
 from .sequence import Sequence
 from .speculation import Ahead, accept
@@ -42,16 +40,8 @@ class ModelRunner:
         check_weights(
             sum(math.prod(s) for s in expected_shapes(model).values()) * dtype.itemsize, available_bytes()
         )
-        weights = Weights(model, checkpoint.tensors(), TorchPacker(dtype))
-        token_bytes = kv_token_bytes(model) + (kv_token_bytes(draft) if draft else 0)
-        self.num_blocks, self.max_model_len = kv_blocks(
-            config, token_bytes, model.max_position_embeddings, available_bytes()
-        )
-        decoder = build(model, weights, self.max_model_len)
-        try:
-            self.executor: Executor = TorchExecutor(decoder, self.num_blocks, config.block_size)
-        except RuntimeError as error:  # the allocator's own way to say so
-            raise OutOfMemory(f"the KV cache cannot be allocated ({error}); lower kv_cache_bytes") from error
+        made = make_executor(config, checkpoint, dtype, draft)
+        self.executor, self.num_blocks, self.max_model_len = made.executor, made.num_blocks, made.max_model_len
         self._sampler = Sampler(checkpoint.eos_token_ids)
 
     @torch.inference_mode()
@@ -74,40 +64,37 @@ class ModelRunner:
             if end == len(sequence.token_ids) + len(sequence.drafts):
                 finishing.append(sequence)
                 logits_rows += range(len(token_ids) - 1 - len(sequence.drafts), len(token_ids))
-        logits = self.executor.forward(token_ids, positions, spans, logits_rows)
-        return self._sample(logits, finishing) if finishing else {}
+        scores = self.executor.forward(token_ids, positions, spans, logits_rows)
+        return self._sample(scores, finishing) if finishing else {}
 
     @torch.inference_mode()
     def clear(self, blocks: list[int]) -> None:
         """Wipe KV blocks that hold what must not reach another sequence, such as NaN."""
         self.executor.clear(blocks)
 
-    def _sample(
-        self, logits: torch.Tensor, sequences: list[Sequence]
-    ) -> dict[Sequence, list[Sampled] | EngineError]:
-        """Of each sequence what its rows of `logits` give: one, and one for each draft."""
+    def _sample(self, scores: Scores, sequences: list[Sequence]) -> dict[Sequence, list[Sampled] | EngineError]:
+        """Of each sequence what its rows of `scores` give: one, and one for each draft."""
         results: dict[Sequence, list[Sampled] | EngineError] = {}
         contexts: list[Context] = []
         rows: list[int] = []
-        healthy = torch.isfinite(logits.sum(-1)).tolist()
         end = 0
         for sequence in sequences:
             start, end = end, end + 1 + len(sequence.drafts)
-            if all(healthy[start:end]):
+            if -1 in scores.best[start:end]:
+                results[sequence] = EngineError("the model gave scores that are not finite numbers")
+            else:
                 rows += range(start, end)
                 contexts.append(sequence)
                 contexts += [Ahead(sequence, count) for count in range(1, end - start)]
-            else:
-                results[sequence] = EngineError("the model gave scores that are not finite numbers")
-        if not contexts:
-            return results
-        drawn = iter(self._sampler.sample(logits if len(rows) == len(logits) else logits[rows], contexts))
+        drawn = iter(self._draw(scores, rows, contexts))
         for sequence in sequences:
             if sequence not in results:
                 results[sequence] = accept(sequence.drafts, list(islice(drawn, 1 + len(sequence.drafts))))
         return results
 
-
-def kv_token_bytes(config: ModelConfig) -> int:
-    """Memory that one token takes in the KV cache, all layers together."""
-    return config.num_layers * 2 * config.num_kv_heads * config.head_dim * 4
+    def _draw(self, scores: Scores, rows: list[int], contexts: list[Context]) -> list[Sampled]:
+        """The token after each context, from its row."""
+        if all(takes_best(context) for context in contexts):
+            return [Sampled(scores.best[row]) for row in rows]
+        logits = scores.logits if len(rows) == len(scores.best) else scores.logits[rows]
+        return self._sampler.sample(logits, contexts)

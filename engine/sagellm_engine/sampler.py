@@ -107,6 +107,12 @@ class Sampler:
             logits[[token for token in banned if 0 <= token < len(logits)]] = -torch.inf
 
 
+def takes_best(context: Context) -> bool:
+    """Whether the answer goes on with the token of the highest score, and nothing else is asked for."""
+    sampling = context.sampling
+    return sampling.temperature < GREEDY_BELOW and sampling.logprobs is None and not needs_change(context)
+
+
 def needs_change(context: Context) -> bool:
     """Whether the model's logits are not sampled from as they are."""
     p: SamplingParams = context.sampling

@@ -107,6 +107,6 @@ class DraftModel:
         return {s: [guess] for s, guess in zip(ready, self._guess(rows), strict=True)}
 
     def _guess(self, rows: _Rows) -> list[int]:
-        logits = self._executor.forward(rows.token_ids, rows.positions, rows.spans, rows.logits_rows)
-        guesses: list[int] = logits[:, : self._guessable].argmax(-1).tolist() if rows.logits_rows else []
-        return guesses
+        best = self._executor.forward(rows.token_ids, rows.positions, rows.spans, rows.logits_rows).best
+        # Padding of a vocabulary is never the best, and if it is, or nothing is, any guess will do.
+        return [token_id if 0 <= token_id < self._guessable else 0 for token_id in best]
