@@ -3,9 +3,9 @@
     python ops/bench/speculation.py --json docs/benchmarks/speculation.json
 
 Two engines of the same model are in memory. Each prompt is answered by one and by the other, so that both have
-the same luck with the machine; the first turn warms up. Some prompts ask for text that repeats the prompt, some for
-free text. Every pair of answers must be the same token for token: exit status 1 if one is not. Reported are the
-medians of the output tokens/s after the first token, and how they compare.
+the same luck with the machine; the first turn warms up. Some prompts ask for text that repeats the prompt, some
+for free text. Every pair of answers must be the same token for token: exit status 1 if one is not. Reported are
+the medians of the output tokens/s after the first token, and how they compare.
 """
 
 import argparse
