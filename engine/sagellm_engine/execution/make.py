@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +10,12 @@ import torch
 from sagellm_engine.config import ModelConfig
 from sagellm_engine.engine_config import EngineConfig
 from sagellm_engine.loader import Checkpoint
+from sagellm_engine.loader.on_load import quantize_on_load
+from sagellm_engine.loader.progress import LoadProgress, reported
 from sagellm_engine.memory import available_bytes, kv_blocks
 from sagellm_engine.models import build
 from sagellm_engine.models.weights import Weights
+from sagellm_engine.weights import Weight
 from sagellm_schemas import OutOfMemory
 
 from .executor import Executor
@@ -31,13 +35,19 @@ class Made:
 
 
 def make_executor(
-    config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype, draft: ModelConfig | None = None
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    progress: LoadProgress | None = None,
+    draft: ModelConfig | None = None,
 ) -> Made:
     """Load the weights for the fastest executor that `config` allows and this machine has.
 
-    The KV cache leaves room for one of `draft`, with as many blocks.
+    `progress` is told how far the weights are loaded. The memory has room for a KV cache of `draft`, too, with as
+    many blocks.
 
     Raises:
+        SettingsError: a model that is quantized is to be quantized.
         ModelLoadError: the weights cannot be read, or the model does something not known here.
         OutOfMemory: weights or KV cache do not fit.
         KernelsUnavailableError: compiled kernels are asked for and cannot be had.
@@ -45,20 +55,26 @@ def make_executor(
     try:
         if config.executor != "torch":
             try:
-                return _native(config, checkpoint, dtype, draft)
+                return _native(config, checkpoint, dtype, progress, draft)
             except KernelsUnavailableError as error:
                 if config.executor == "native":
                     raise
                 log.warning("%s: computing with PyTorch instead, which is slower", error.message)
-        return _torch(config, checkpoint, dtype, draft)
+        return _torch(config, checkpoint, dtype, progress, draft)
     except (RuntimeError, OSError) as error:  # the allocators' own way to say so
         raise OutOfMemory(f"the KV cache cannot be allocated ({error}); lower kv_cache_bytes") from error
 
 
-def _native(config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype, draft: ModelConfig | None) -> Made:
+def _native(
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    progress: LoadProgress | None,
+    draft: ModelConfig | None,
+) -> Made:
     library = load_library()
     model = checkpoint.config
-    weights = Weights(model, checkpoint.tensors(), NativePacker(library, dtype))
+    weights = Weights(model, _tensors(config, checkpoint, progress), NativePacker(library, dtype))
     num_blocks, longest = _room(config, model, draft, dtype)
     executor = NativeExecutor(
         library,
@@ -71,19 +87,29 @@ def _native(config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype, dr
     return Made(executor, num_blocks, longest)
 
 
-def _torch(config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype, draft: ModelConfig | None) -> Made:
+def _torch(
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    progress: LoadProgress | None,
+    draft: ModelConfig | None,
+) -> Made:
     model = checkpoint.config
-    weights = Weights(model, checkpoint.tensors(), TorchPacker(dtype))
+    weights = Weights(model, _tensors(config, checkpoint, progress), TorchPacker(dtype))
     num_blocks, longest = _room(config, model, draft, torch.float32)
     return Made(TorchExecutor(build(model, weights, longest), num_blocks, config.block_size), num_blocks, longest)
+
+
+def _tensors(
+    config: EngineConfig, checkpoint: Checkpoint, progress: LoadProgress | None
+) -> Iterator[tuple[str, Weight]]:
+    tensors = quantize_on_load(checkpoint, config.quantization)
+    return tensors if progress is None else reported(tensors, checkpoint.shapes(), progress)
 
 
 def _room(
     config: EngineConfig, model: ModelConfig, draft: ModelConfig | None, kv_dtype: torch.dtype
 ) -> tuple[int, int]:
-    token_bytes = sum(
-        each.num_layers * 2 * each.num_kv_heads * each.head_dim * kv_dtype.itemsize
-        for each in (model, draft)
-        if each is not None
-    )
+    models = [model] if draft is None else [model, draft]
+    token_bytes = sum(m.num_layers * 2 * m.num_kv_heads * m.head_dim * kv_dtype.itemsize for m in models)
     return kv_blocks(config, token_bytes, model.max_position_embeddings, available_bytes())

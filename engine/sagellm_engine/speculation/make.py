@@ -59,9 +59,10 @@ def make_speculator(
     if draft is None:
         return Speculator(NgramProposer(), config.num_draft_tokens)
     context = min(runner.max_model_len, draft.config.max_position_embeddings)
-    drafting = ModelRunner(
-        replace(config, model=draft.name, num_blocks=runner.num_blocks, max_model_len=context), draft
+    settings = replace(
+        config, model=draft.name, num_blocks=runner.num_blocks, max_model_len=context, quantization=None
     )
+    drafting = ModelRunner(settings, draft)
     proposer = DraftModel(
         drafting.executor,
         num_blocks=runner.num_blocks,
