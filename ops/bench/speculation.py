@@ -56,10 +56,20 @@ TEXT = (
     "20 years. The last repair took 18 months and cost 5 million pounds."
 )
 
+EDITS = {
+    "a variable": "Rename `settings` to `options` in this code and print all of it:",
+    "a function": "Rename the function `read_settings` to `load_settings` and print the whole code again:",
+    "a comment": "Print this code again, with a comment at its beginning that says what it does:",
+}
+
+QUOTES = {
+    "quotes": "Summarize the text. Quote every sentence with a number, word for word.",
+    "summary with quotes": "Summarize the text and quote every sentence that names a number, word for word.",
+}
+
 PROMPTS = {
-    "edit code: rename": f"Rename `settings` to `options` in this code and print all of it:\n```python\n{CODE}```",
-    "edit code: comment": f"Print this code again with a docstring in each function:\n```python\n{CODE}```",
-    "summary with quotes": f"Summarize the text. Quote every sentence with a number, word for word.\n\n{TEXT}",
+    **{f"edit code: {name}": f"{task}\n```python\n{CODE}```" for name, task in EDITS.items()},
+    **{name: f"{task}\n\n{TEXT}" for name, task in QUOTES.items()},
     "free text: story": "Write a short story about a lighthouse keeper who finds a strange machine on the beach.",
     "free text: explain": "Explain to a curious adult why the sky is blue and sunsets are red.",
 }
@@ -96,9 +106,7 @@ def answer(llm: LLM, name: str, arguments: argparse.Namespace) -> dict[str, Any]
     prompt = engine.tokenizer.encode(text, add_special_tokens=False)
     token_ids: dict[str, list[int]] = {}
     for stream in range(arguments.streams):
-        sampling = SamplingParams(
-            max_tokens=arguments.tokens, temperature=arguments.temperature, seed=stream, ignore_eos=True
-        )
+        sampling = SamplingParams(max_tokens=arguments.tokens, temperature=arguments.temperature, seed=stream)
         request = GenerateRequest(id=str(stream), prompt_token_ids=prompt, sampling=sampling)
         engine.add_request(request)
         token_ids[request.id] = []
@@ -166,7 +174,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--speculation", default="ngram", choices=["ngram", "draft"])
     parser.add_argument("--draft-model", help="for --speculation draft")
     parser.add_argument("--draft-tokens", type=int, default=10)
-    parser.add_argument("--tokens", type=int, default=160, help="length of each answer")
+    parser.add_argument("--tokens", type=int, default=224, help="length of an answer at most")
     parser.add_argument("--streams", type=int, default=1, help="answers at once")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--threads", type=int, help="CPU threads; all cores if not given")

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from sagellm_engine.sequence import Sequence
 
-FIRST_CHANCE = 0.4
-FIRST_WEIGHT = 2.0
-"""What is assumed of a kind of guess before there was any, and so many guesses it counts as."""
+from .proposer import Outlook
 
-KIND_WEIGHT = 4.0
+FIRST_WEIGHT = 8.0
+"""As so many guesses counts what is assumed of a kind before there was any."""
+
+KIND_WEIGHT = 8.0
 """As so many guesses of a sequence's own counts what is known of its kind from all sequences."""
 
 SEQUENCE_MEMORY = 0.98
@@ -37,9 +38,9 @@ class Chances:
         self._kinds: dict[int, _Record] = {}
         self._own: dict[Sequence, dict[int, _Record]] = {}
 
-    def chance(self, sequence: Sequence, kind: int, step: int) -> float:
-        """Of a draft of this kind for `sequence`, in step number `step`."""
-        of_kind = self._of_kind(kind)
+    def chance(self, sequence: Sequence, outlook: Outlook, step: int) -> float:
+        """Of a draft for `sequence`, in step number `step`."""
+        kind, of_kind = outlook.kind, self._of_kind(outlook)
         own = self._own.get(sequence, {}).get(kind)
         if own is None:
             return of_kind
@@ -58,8 +59,8 @@ class Chances:
         """The sequence has ended."""
         self._own.pop(sequence, None)
 
-    def _of_kind(self, kind: int) -> float:
-        known = self._kinds.get(kind)
+    def _of_kind(self, outlook: Outlook) -> float:
+        known = self._kinds.get(outlook.kind)
         if known is None:
-            return FIRST_CHANCE
-        return (known.right + FIRST_WEIGHT * FIRST_CHANCE) / (known.guesses + FIRST_WEIGHT)
+            return outlook.first_chance
+        return (known.right + FIRST_WEIGHT * outlook.first_chance) / (known.guesses + FIRST_WEIGHT)

@@ -8,10 +8,15 @@ from sagellm_engine.sequence import Sequence
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """How many tokens could be proposed now. Proposals of one `kind` are about equally good."""
+    """How many tokens could be proposed now.
+
+    Proposals of one `kind` are about equally good. `first_chance` is that each further token is right, as far as
+    one can tell before there were any of the kind.
+    """
 
     tokens: int
     kind: int = 0
+    first_chance: float = 0.5
 
 
 class Proposer(Protocol):

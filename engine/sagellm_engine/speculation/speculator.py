@@ -118,7 +118,7 @@ class Speculator:
             outlook = self._proposer.look(sequence, most) if most > 0 else None
             if outlook is not None:
                 self._kinds[sequence] = outlook.kind
-                chance = self._chances.chance(sequence, outlook.kind, self._step)
+                chance = self._chances.chance(sequence, outlook, self._step)
                 offers[sequence] = (chance, outlook.tokens)
         return offers
 

@@ -27,7 +27,7 @@ class Coins:
         self.broken = False
 
     def look(self, sequence: Sequence, most: int) -> Outlook | None:
-        return Outlook(most, kind=1)
+        return Outlook(most, kind=1, first_chance=0.4)
 
     def propose(self, room: dict[Sequence, int]) -> dict[Sequence, list[int]]:
         if self.broken:
@@ -180,16 +180,19 @@ def test_totals_count_tokens() -> None:
 
 
 def test_a_sequence_is_judged_by_its_own_guesses_and_a_new_one_by_those_of_all() -> None:
-    chances, good, bad = Chances(), sequence_of(0), sequence_of(1)
+    chances, good, bad, new = Chances(), sequence_of(0), sequence_of(1), sequence_of(2)
+    outlook = Outlook(5, kind=4, first_chance=0.3)
+    assert chances.chance(new, outlook, 0) == 0.3
     for step in range(30):
         chances.judged(good, 4, step, 5, 5)
         chances.judged(bad, 4, step, 5, 0)
-    assert chances.chance(good, 4, 30) > 0.9
-    assert chances.chance(bad, 4, 30) < 0.35
-    assert 0.4 < chances.chance(sequence_of(2), 4, 30) < 0.95
-    assert chances.chance(bad, 4, 300) == pytest.approx(chances.chance(sequence_of(2), 4, 300), abs=0.05)
+    assert chances.chance(good, outlook, 30) > 0.9
+    assert chances.chance(bad, outlook, 30) < 0.4
+    assert 0.4 < chances.chance(new, outlook, 30) < 0.95
+    assert chances.chance(new, Outlook(5, kind=3, first_chance=0.3), 30) == 0.3
+    assert chances.chance(bad, outlook, 400) == pytest.approx(chances.chance(new, outlook, 400), abs=0.05)
     chances.forget(bad)
-    assert chances.chance(bad, 4, 30) == chances.chance(sequence_of(2), 4, 30)
+    assert chances.chance(bad, outlook, 30) == chances.chance(new, outlook, 30)
 
 
 @pytest.mark.parametrize(
