@@ -43,7 +43,7 @@ class Worth:
 
     def __init__(self) -> None:
         self._plain = LeastSquares(PLAIN_PRIOR_S, MEMORY)
-        # Drafts are taken to be free until they were tried, and again once that was long ago.
+        # Drafts are taken to be free until they were tried.
         self._extra = LeastSquares((0.0, 0.0), MEMORY)
         self._proposing_s = self._proposed = 0.0
         self._drafted_steps = 0
