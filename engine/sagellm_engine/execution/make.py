@@ -1,8 +1,9 @@
 """Which executor runs a model here, and the room that is left for its KV cache."""
 
 import logging
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,16 +11,16 @@ import torch
 from sagellm_engine.config import ModelConfig
 from sagellm_engine.engine_config import EngineConfig
 from sagellm_engine.loader import Checkpoint
-from sagellm_engine.loader.on_load import quantize_on_load
+from sagellm_engine.loader.on_load import quantize_on_load, weight_bytes
 from sagellm_engine.loader.progress import LoadProgress, reported
-from sagellm_engine.memory import available_bytes, kv_blocks
+from sagellm_engine.memory import available_bytes, check_weights, kv_blocks
 from sagellm_engine.models import build
 from sagellm_engine.models.weights import Weights
 from sagellm_engine.weights import Weight
 from sagellm_schemas import OutOfMemory
 
 from .executor import Executor
-from .native import KernelsUnavailableError, NativeExecutor, NativePacker, load_library
+from .native import KernelsUnavailableError, NativeExecutor, NativePacker, block_bytes, load_library
 from .torch_executor import TorchExecutor, TorchPacker
 
 log = logging.getLogger(__name__)
@@ -74,8 +75,13 @@ def _native(
 ) -> Made:
     library = load_library()
     model = checkpoint.config
+    check_weights(weight_bytes(checkpoint, config.quantization, dtype.itemsize), available_bytes())
     weights = Weights(model, _tensors(config, checkpoint, progress), NativePacker(library, dtype))
-    num_blocks, longest = _room(config, model, draft, dtype)
+
+    def layer_bytes(of: ModelConfig) -> int:
+        return block_bytes(of.num_kv_heads, of.head_dim, config.block_size, dtype)
+
+    num_blocks, longest = _room(config, model, draft, layer_bytes)
     executor = NativeExecutor(
         library,
         build(model, weights, longest),
@@ -95,8 +101,14 @@ def _torch(
     draft: ModelConfig | None,
 ) -> Made:
     model = checkpoint.config
+    inflated_bytes = sum(math.prod(shape) for shape in checkpoint.shapes().values()) * dtype.itemsize
+    check_weights(inflated_bytes, available_bytes())
     weights = Weights(model, _tensors(config, checkpoint, progress), TorchPacker(dtype))
-    num_blocks, longest = _room(config, model, draft, torch.float32)
+
+    def layer_bytes(of: ModelConfig) -> int:
+        return 2 * of.num_kv_heads * of.head_dim * config.block_size * torch.float32.itemsize
+
+    num_blocks, longest = _room(config, model, draft, layer_bytes)
     return Made(TorchExecutor(build(model, weights, longest), num_blocks, config.block_size), num_blocks, longest)
 
 
@@ -108,8 +120,9 @@ def _tensors(
 
 
 def _room(
-    config: EngineConfig, model: ModelConfig, draft: ModelConfig | None, kv_dtype: torch.dtype
+    config: EngineConfig, model: ModelConfig, draft: ModelConfig | None, layer_bytes: Callable[[ModelConfig], int]
 ) -> tuple[int, int]:
+    """Number of KV blocks and longest sequence, where a block takes `layer_bytes` in each layer of a model."""
     models = [model] if draft is None else [model, draft]
-    token_bytes = sum(m.num_layers * 2 * m.num_kv_heads * m.head_dim * kv_dtype.itemsize for m in models)
+    token_bytes = sum(of.num_layers * layer_bytes(of) for of in models) // config.block_size
     return kv_blocks(config, token_bytes, model.max_position_embeddings, available_bytes())
