@@ -43,7 +43,8 @@ class ModelRunner:
         self.num_blocks, self.max_model_len = kv_blocks(
             config, kv_token_bytes(model), model.max_position_embeddings, available_bytes()
         )
-        decoder = build(model, weights, self.max_model_len)
+        longest = config.max_model_len or model.max_position_embeddings
+        decoder = build(model, weights, self.max_model_len, longest)
         try:
             self.executor: Executor = TorchExecutor(decoder, self.num_blocks, config.block_size)
         except RuntimeError as error:  # the allocator's own way to say so

@@ -4,7 +4,7 @@ from typing import Any
 
 from gguf.constants import GGMLQuantizationType
 
-from sagellm_engine.config import ModelConfig
+from sagellm_engine.config import ModelConfig, read_hf_config
 from sagellm_schemas import ModelLoadError
 
 from .gguf_header import GgufHeader
@@ -61,7 +61,7 @@ def read_config(header: GgufHeader, rope_scaling: dict[str, Any] | None, file: s
         "dtype": _DTYPES.get(query.kind, "bfloat16") if query else "bfloat16",
     }
     try:
-        read = ModelConfig.from_hf(config)
+        read = read_hf_config(config)
     except ModelLoadError as error:
         raise ModelLoadError(f"{file}: {error.message}") from None
     rotated = metadata.get(f"{name}.rope.dimension_count", read.head_dim)

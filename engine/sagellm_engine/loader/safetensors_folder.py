@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,37 @@ import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 
-from sagellm_engine.config import ModelConfig
+from sagellm_engine.config import read_hf_config
 from sagellm_schemas import ModelLoadError
 
 from .expected_tensors import expected_shapes
 from .hf_tokenizer import read_tokenizer
 from .json_file import read_json
 from .stop_tokens import stop_token_ids
+from .tensor_names import Part, canonical_name, expert_parts
 
 _INDEX = "model.safetensors.index.json"
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A tensor `name` of a shard, or a `part` of one that has all experts of a layer."""
+
+    shard: Any
+    name: str
+    part: Part | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = tuple(self.shard.get_slice(self.name).get_shape())
+        return shape if self.part is None else (self.part[1].stop - self.part[1].start, shape[-1])
+
+    def read(self) -> torch.Tensor:
+        tensor: torch.Tensor = (
+            self.shard.get_tensor(self.name) if self.part is None else self.shard.get_slice(self.name)[self.part]
+        )
+        return tensor
 
 
 class SafetensorsFolder:
@@ -34,8 +56,8 @@ class SafetensorsFolder:
         self._shards = [_open(file) for file in _weight_files(path)]
         if config.get("dtype") is None and config.get("torch_dtype") is None:
             config |= {"dtype": _stored_dtype(self._shards)}
-        self.config = ModelConfig.from_hf(config)
-        self._shard_of = self._locate(set(expected_shapes(self.config)))
+        self.config = read_hf_config(config)
+        self._stored = self._locate(set(expected_shapes(self.config)))
         tokenizer = read_tokenizer(path)
         self.tokenizer_json = tokenizer.json
         self.chat_template = tokenizer.chat_template
@@ -49,17 +71,24 @@ class SafetensorsFolder:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor, from the headers of the shards."""
-        return {name: tuple(shard.get_slice(name).get_shape()) for name, shard in self._shard_of.items()}
+        return {name: stored.shape for name, stored in self._stored.items()}
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Each tensor, shard by shard, as a view of the mapped file."""
-        for name, shard in self._shard_of.items():
-            yield name, shard.get_tensor(name)
+        """Each tensor, shard by shard, as a view of the mapped file; a part of a tensor is a copy."""
+        for name, stored in self._stored.items():
+            yield name, stored.read()
 
-    def _locate(self, needed: set[str]) -> dict[str, Any]:
-        found = {name: shard for shard in self._shards for name in shard.keys() if name in needed}  # noqa: SIM118
-        for name, shard in found.items():
-            dtype = shard.get_slice(name).get_dtype()
+    def _locate(self, needed: set[str]) -> dict[str, _Stored]:
+        found: dict[str, _Stored] = {}
+        for shard in self._shards:
+            for name in shard.keys():  # noqa: SIM118 (not a mapping)
+                known_as = canonical_name(name)
+                parts = expert_parts(known_as, tuple(shard.get_slice(name).get_shape()))
+                found |= {part: _Stored(shard, name, where) for part, where in parts.items() if part in needed}
+                if known_as in needed:
+                    found[known_as] = _Stored(shard, name, None)
+        for name, stored in found.items():
+            dtype = stored.shard.get_slice(stored.name).get_dtype()
             if dtype not in _DTYPES:
                 raise ModelLoadError(
                     f"tensor {name} of {self.name} is stored as {dtype}; supported are {', '.join(_DTYPES)}"

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from sagellm_engine.config import LinearScaling
 from sagellm_engine.loader import open_checkpoint
 from sagellm_engine.loader.gguf_dequantize import dequantize
 from sagellm_engine.loader.gguf_rope import llama3_scaling
@@ -74,7 +75,7 @@ def test_tied_embeddings_and_biases_are_seen_from_the_tensors(
             torch.nn.init.normal_(parameter)
     checkpoint = open_checkpoint(str(make_gguf(model)))
     config = checkpoint.config
-    assert (config.tie_word_embeddings, config.attention_bias, config.mlp_bias) == (True, True, True)
+    assert (config.tie_word_embeddings, config.qkv_bias, config.attention_out_bias, config.mlp_bias) == (True,) * 4
     found = dict(checkpoint.tensors())
     assert "lm_head.weight" not in found
     for name, tensor in found.items():
@@ -86,7 +87,7 @@ def test_config_tokenizer_and_chat_tokens_come_from_the_metadata(make_gguf: Make
     config = checkpoint.config
     assert checkpoint.name == "tiny"
     assert (config.num_layers, config.num_heads, config.num_kv_heads, config.head_dim) == (2, 4, 2, 16)
-    assert (config.vocab_size, config.rope_theta, config.max_position_embeddings) == (320, 10000.0, 128)
+    assert (config.vocab_size, config.ropes[0].theta, config.max_position_embeddings) == (320, 10000.0, 128)
     assert (checkpoint.bos_token, checkpoint.eos_token) == ("<|im_start|>", "<|endoftext|>")
     assert "im_start" in checkpoint.chat_template
     text = "<|im_start|>the cat sat,  then 😀<|im_end|>"
@@ -121,10 +122,7 @@ def test_rope_divisors_in_the_file_become_the_configs_scaling(make_gguf: Make) -
         content.tensors["rope_freqs.weight"] = np.ones(8, np.float32)
         content.metadata |= {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
 
-    assert open_checkpoint(str(make_gguf(change=change))).config.rope_scaling == {
-        "rope_type": "linear",
-        "factor": 4.0,
-    }
+    assert open_checkpoint(str(make_gguf(change=change))).config.ropes[0].scaling == LinearScaling(factor=4.0)
 
 
 def _metadata(**values: object) -> Change:
