@@ -2,7 +2,6 @@
 
 import mmap
 import os
-import re
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,28 +19,16 @@ from .expected_tensors import expected_shapes
 from .gguf_config import read_config
 from .gguf_dequantize import dequantize, supported
 from .gguf_header import GgufTensor, read_header
+from .gguf_names import hf_tensors
 from .gguf_rope import llama3_scaling
 from .gguf_tokenizer import GgufTokenizer
 from .stop_tokens import stop_token_ids
 
 _MAX_THREADS = 8
+_INTERLEAVED = ("llama",)
+"""Architectures whose queries and keys the converter reorders, because llama.cpp rotates neighbours in them."""
 _ROPE_DIVISORS = "rope_freqs.weight"
-_GLOBAL_NAMES = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
-_LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
+_LONGROPE_FACTORS = {"long_factor": "rope_factors_long.weight", "short_factor": "rope_factors_short.weight"}
 
 
 class GgufFile:
@@ -58,9 +45,10 @@ class GgufFile:
         header = read_header(self._data, self._file)
         self.config = read_config(header, self._scaling(header.metadata, header.tensors), self._file)
         needed = expected_shapes(self.config)
-        self._tensors = {
-            hf_name: tensor for name, tensor in header.tensors.items() if (hf_name := _hf_name(name)) in needed
-        }
+        architecture = str(header.metadata["general.architecture"])
+        self._interleaved = architecture in _INTERLEAVED
+        named = hf_tensors(architecture, header.tensors)
+        self._tensors = {name: tensor for name, tensor in named.items() if name in needed}
         for hf_name, tensor in self._tensors.items():
             if not supported(tensor.kind):
                 raise ModelLoadError(
@@ -98,9 +86,9 @@ class GgufFile:
 
     def _read(self, name: str, tensor: GgufTensor) -> torch.Tensor:
         raw = self._raw(tensor)
-        if ".q_proj." in name:
+        if self._interleaved and ".q_proj." in name:
             raw = _to_half_rotation(raw, tensor.shape[0], self.config.num_heads)
-        elif ".k_proj." in name:
+        elif self._interleaved and ".k_proj." in name:
             raw = _to_half_rotation(raw, tensor.shape[0], self.config.num_kv_heads)
         return dequantize(raw, tensor.kind)
 
@@ -110,12 +98,24 @@ class GgufFile:
         return data.reshape(*tensor.shape[:-1], -1)
 
     def _scaling(self, metadata: dict[str, object], tensors: dict[str, GgufTensor]) -> dict[str, Any] | None:
-        divisors, theta = tensors.get(_ROPE_DIVISORS), metadata.get("llama.rope.freq_base", 10000.0)
-        if divisors is None:
-            return None
-        if divisors.kind != GGMLQuantizationType.F32 or not isinstance(theta, float):
+        """The rotary scaling that is in tensors: Llama 3's divisors, or LongRoPE's factors."""
+        if _ROPE_DIVISORS in tensors:
+            theta = metadata.get("llama.rope.freq_base", 10000.0)
+            if not isinstance(theta, float):
+                raise ModelLoadError(f"{self._file} has a llama.rope.freq_base that is no number")
+            return llama3_scaling(self._numbers(tensors[_ROPE_DIVISORS]), theta, self._file)
+        if all(name in tensors for name in _LONGROPE_FACTORS.values()):
+            factors = {key: self._numbers(tensors[name]).tolist() for key, name in _LONGROPE_FACTORS.items()}
+            return factors | {
+                "rope_type": "longrope",
+                "attention_factor": metadata.get("phi3.rope.scaling.attn_factor"),
+            }
+        return None
+
+    def _numbers(self, tensor: GgufTensor) -> torch.Tensor:
+        if tensor.kind != GGMLQuantizationType.F32:
             raise ModelLoadError(f"{self._file} has rotary factors that cannot be read")
-        return llama3_scaling(dequantize(self._raw(divisors), divisors.kind), theta, self._file)
+        return dequantize(self._raw(tensor), tensor.kind)
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -125,17 +125,6 @@ def _map(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError) as error:
         raise ModelLoadError(f"{path} cannot be read: {error}") from error
-
-
-def _hf_name(name: str) -> str | None:
-    """`blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; None for tensors a Llama has not."""
-    stem, _, kind = name.rpartition(".")
-    if stem in _GLOBAL_NAMES:
-        return f"{_GLOBAL_NAMES[stem]}.{kind}"
-    layer = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
-    if layer is None or layer[2] not in _LAYER_NAMES:
-        return None
-    return f"model.layers.{layer[1]}.{_LAYER_NAMES[layer[2]]}.{kind}"
 
 
 def _to_half_rotation(raw: NDArray[np.uint8], rows: int, heads: int) -> NDArray[np.uint8]:

@@ -164,7 +164,7 @@ def _unknown_quantization(content: SimpleNamespace) -> None:
         (_mixture_of_architecture, "architecture 'mamba', which is not supported; supported are llama"),
         (_metadata(llama__block_count=None), "no metadata llama.block_count"),
         (_metadata(llama__block_count=3), "no tensor model.layers.2.* and 8 more"),
-        (_metadata(llama__expert_count=8), "mixture of experts"),
+        (_metadata(llama__expert_count=8), "no num_experts_per_tok"),
         (_metadata(llama__rope__dimension_count=8), "rotates 8 of 16"),
         (_metadata(split__count=2), "llama-gguf-split --merge"),
         (_without("token_embd.weight"), "no tensor token_embd.weight"),
