@@ -10,13 +10,12 @@ from .rope_scaling import scaled_frequencies
 class RotaryTable:
     """Cosines and sines of every position up to `max_model_len`: `cos` and `sin`, (positions, rotated / 2)."""
 
-    def __init__(self, rope: Rope, max_model_len: int, longest: int | None = None) -> None:
-        """`longest` is the length to serve, which chooses between the scalings of short and of long contexts.
+    def __init__(self, rope: Rope, max_model_len: int, declared_len: int | None = None) -> None:
+        """`declared_len` is how long sequences may be by the settings, and chooses the scaling for it.
 
-        It is `max_model_len` unless given: give it where `max_model_len` depends on what memory there is, for
-        that must not change answers.
+        `max_model_len` may be less where memory is short, and memory must not change answers.
         """
-        frequencies, attention_factor = scaled_frequencies(rope, longest or max_model_len)
+        frequencies, attention_factor = scaled_frequencies(rope, declared_len or max_model_len)
         angles = torch.outer(torch.arange(max_model_len).float(), frequencies)
         self.cos = angles.cos().mul_(attention_factor)
         self.sin = angles.sin().mul_(attention_factor)

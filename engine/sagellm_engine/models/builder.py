@@ -3,11 +3,13 @@
 from sagellm_engine.config import ModelConfig
 from sagellm_engine.layers import RotaryTable
 
-from .decoder import AttentionSpec, Decoder, Experts, Layer, Mlp, P
+from .decoder import AttentionSpec, Decoder, E, Experts, Layer, Mlp, P
 from .weights import Weights
 
 
-def build(config: ModelConfig, weights: Weights[P], max_model_len: int, longest: int | None = None) -> Decoder[P]:
+def build(
+    config: ModelConfig, weights: Weights[P, E], max_model_len: int, declared_len: int | None = None
+) -> Decoder[P, E]:
     """The decoder of `config` from its weights, for positions below `max_model_len`; see `RotaryTable`."""
     return Decoder(
         embedding=weights.embedding,
@@ -16,12 +18,12 @@ def build(config: ModelConfig, weights: Weights[P], max_model_len: int, longest:
         norm=weights.norm("model.norm"),
         eps=config.rms_norm_eps,
         head=weights.product("lm_head"),
-        rotary=[RotaryTable(rope, max_model_len, longest) for rope in config.ropes],
+        rotary=[RotaryTable(rope, max_model_len, declared_len) for rope in config.ropes],
         logit_softcap=config.logit_softcap,
     )
 
 
-def _layer(config: ModelConfig, weights: Weights[P], index: int) -> Layer[P]:
+def _layer(config: ModelConfig, weights: Weights[P, E], index: int) -> Layer[P]:
     name = f"model.layers.{index}"
     # In Gemma the name that elsewhere means the norm before the feed-forward layer means the one behind attention.
     behind, before = f"{name}.post_attention_layernorm", f"{name}.pre_feedforward_layernorm"
@@ -39,7 +41,7 @@ def _layer(config: ModelConfig, weights: Weights[P], index: int) -> Layer[P]:
     )
 
 
-def _attention(config: ModelConfig, weights: Weights[P], index: int) -> AttentionSpec:
+def _attention(config: ModelConfig, weights: Weights[P, E], index: int) -> AttentionSpec:
     name = f"model.layers.{index}.self_attn"
     return AttentionSpec(
         num_heads=config.num_heads,
@@ -54,7 +56,7 @@ def _attention(config: ModelConfig, weights: Weights[P], index: int) -> Attentio
     )
 
 
-def _mlp(config: ModelConfig, weights: Weights[P], name: str) -> Mlp[P]:
+def _mlp(config: ModelConfig, weights: Weights[P, E], name: str) -> Mlp[P]:
     return Mlp(
         gate_up=weights.product(f"{name}.gate_up"),
         down=weights.product(f"{name}.down_proj"),
@@ -62,7 +64,7 @@ def _mlp(config: ModelConfig, weights: Weights[P], name: str) -> Mlp[P]:
     )
 
 
-def _experts(config: ModelConfig, weights: Weights[P], name: str) -> Experts[P]:
+def _experts(config: ModelConfig, weights: Weights[P, E], name: str) -> Experts[P]:
     assert config.experts is not None, "sparse layers have experts"
     return Experts(
         router=weights.product(f"{name}.mlp.gate"),

@@ -10,7 +10,7 @@ from sagellm_engine.execution.executor import Packer, Weight
 from sagellm_engine.loader.expected_tensors import expected_shapes
 from sagellm_engine.weights import GroupQuantized
 
-from .decoder import P
+from .decoder import E, P
 
 _PRODUCTS = {
     "q_proj": "qkv",
@@ -24,10 +24,10 @@ _PRODUCTS = {
 """Projections that share their inputs are one product; some checkpoints have them as one tensor already."""
 
 
-class Weights(Generic[P]):
+class Weights(Generic[P, E]):
     """The weights of a model, by name; the q, k and v products are one, and so are gate and up."""
 
-    def __init__(self, config: ModelConfig, tensors: Iterable[tuple[str, Weight]], packer: Packer[P]) -> None:
+    def __init__(self, config: ModelConfig, tensors: Iterable[tuple[str, Weight]], packer: Packer[P, E]) -> None:
         """`tensors` have every tensor of the model, in its right shape; any order will do."""
         self._packer = packer
         self._tied = config.tie_word_embeddings
@@ -48,7 +48,7 @@ class Weights(Generic[P]):
                 self._take(target, [found.pop(part) for part in parts[target]])
 
     @property
-    def embedding(self) -> Weight:
+    def embedding(self) -> E:
         """(vocabulary, hidden_size), as the executor looks it up."""
         return self._embedding
 
@@ -72,7 +72,14 @@ class Weights(Generic[P]):
             vectors = [t for t in tensors if isinstance(t, torch.Tensor) and t.dim() == 1]
             weights = [t for t in tensors if isinstance(t, GroupQuantized) or t.dim() == 2]
             bias = torch.cat([vector.float() for vector in vectors]) if vectors else None
+            if target.endswith(".gate_up") and len(weights) == 1:
+                weights = _halves(weights[0])
             self._products[target] = self._packer.product(weights, bias)
+
+
+def _halves(weight: Weight) -> list[Weight]:
+    """Gates and ups of a tensor that has both: two parts, which an executor may compute side by side."""
+    return list(weight.halves() if isinstance(weight, GroupQuantized) else weight.chunk(2))
 
 
 def _target(name: str) -> str:

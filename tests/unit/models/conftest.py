@@ -10,8 +10,12 @@ from transformers import PreTrainedModel
 
 from sagellm_engine.engine import Engine
 from sagellm_engine.engine_config import EngineConfig
+from sagellm_engine.execution.native import KernelsUnavailableError, load_library
 
 from .tiny_models import LONGEST_PROMPT, TINY_MODELS, TinyModel
+
+BLOCK = 4
+"""Tokens in a KV block of the engines."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,26 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return SavedModel(request.param, folder, request.param.save(folder))
 
 
-def engine_of(saved: SavedModel, **options: Any) -> Engine:
-    """An engine on a tiny model, in float32."""
-    defaults: dict[str, Any] = {"num_blocks": 120, "block_size": 4, "max_num_seqs": 8, "dtype": "float32"}
-    defaults["max_model_len"] = saved.tiny.max_model_len
+@pytest.fixture(scope="session", params=["native", "torch"])
+def executor_name(request: pytest.FixtureRequest) -> str:
+    """Each executor that this machine has."""
+    if request.param == "native":
+        try:
+            load_library()
+        except KernelsUnavailableError as error:
+            pytest.skip(error.message)
+    return request.param
+
+
+def engine_of(saved: SavedModel, executor_name: str, **options: Any) -> Engine:
+    """An engine on a tiny model, in float32 and with one thread."""
+    defaults: dict[str, Any] = {
+        "executor": executor_name,
+        "dtype": "float32",
+        "num_blocks": 120,
+        "block_size": BLOCK,
+        "max_num_seqs": 8,
+        "num_threads": 1,
+        "max_model_len": saved.tiny.max_model_len,
+    }
     return Engine(EngineConfig(model=str(saved.folder), **(defaults | options)))

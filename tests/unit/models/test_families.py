@@ -14,10 +14,9 @@ from sagellm_engine.loader import open_checkpoint
 from sagellm_engine.model_runner import ModelRunner
 from sagellm_schemas import SamplingParams
 
-from .conftest import SavedModel, engine_of
+from .conftest import BLOCK, SavedModel, engine_of
 from .tiny_models import prompt_of
 
-BLOCK = 4
 TOLERANCE = 1e-4
 
 
@@ -30,24 +29,24 @@ def compute(
         rows = end - start
         span = Span(0, rows, start, blocks)
         scores = executor.forward(token_ids[start:end], list(range(start, end)), [span], list(range(rows)))
-        found.append(scores.clone())
+        found.append(scores.logits.clone())
         start = end
     return torch.cat(found)
 
 
 @torch.inference_mode()
-def test_scores_of_a_prompt_are_those_of_transformers(saved: SavedModel) -> None:
+def test_scores_of_a_prompt_are_those_of_transformers(saved: SavedModel, executor_name: str) -> None:
     prompt = prompt_of(saved.longest_prompt)
-    executor = engine_of(saved).runner.executor
+    executor = engine_of(saved, executor_name).runner.executor
     torch.testing.assert_close(
         compute(executor, prompt, list(range(30))), saved.logits(prompt), rtol=0, atol=TOLERANCE
     )
 
 
 @torch.inference_mode()
-def test_scores_do_not_depend_on_how_a_prompt_is_cut_up(saved: SavedModel) -> None:
+def test_scores_do_not_depend_on_how_a_prompt_is_cut_up(saved: SavedModel, executor_name: str) -> None:
     prompt = prompt_of(saved.longest_prompt)
-    executor = engine_of(saved).runner.executor
+    executor = engine_of(saved, executor_name).runner.executor
     blocks = [(7 * number) % 31 for number in range(31)]
     chunked = compute(executor, prompt, blocks, 5, 6, 19, 30)
     torch.testing.assert_close(chunked, saved.logits(prompt), rtol=0, atol=TOLERANCE)
@@ -56,21 +55,25 @@ def test_scores_do_not_depend_on_how_a_prompt_is_cut_up(saved: SavedModel) -> No
 
 
 @torch.inference_mode()
-def test_scores_after_a_prefix_that_another_sequence_computed_are_the_same(saved: SavedModel) -> None:
+def test_scores_after_a_prefix_that_another_sequence_computed_are_the_same(
+    saved: SavedModel, executor_name: str
+) -> None:
     first = prompt_of(saved.longest_prompt)
     shared = 6 * BLOCK
     second = first[:shared] + prompt_of(9, seed=2)
-    executor = engine_of(saved).runner.executor
+    executor = engine_of(saved, executor_name).runner.executor
     compute(executor, first, list(range(40, 70)))
     after = compute(executor, second, [*range(40, 46), 1, 2, 3], shared + 3, start=shared)
     torch.testing.assert_close(after, saved.logits(second)[shared:], rtol=0, atol=TOLERANCE)
 
 
 @torch.inference_mode()
-def test_scores_of_prompts_and_decodes_in_one_step_are_those_of_each_alone(saved: SavedModel) -> None:
+def test_scores_of_prompts_and_decodes_in_one_step_are_those_of_each_alone(
+    saved: SavedModel, executor_name: str
+) -> None:
     prompts = [prompt_of(length, seed=length) for length in (saved.longest_prompt, 13, 30, 22)]
     tables = [list(range(30 * number, 30 * number + 30)) for number in range(4)]
-    executor = engine_of(saved).runner.executor
+    executor = engine_of(saved, executor_name).runner.executor
     starts = (len(prompts[0]) - 1, 12, 17, 0)
     for prompt, blocks, start in zip(prompts, tables, starts, strict=True):
         if start:
@@ -85,13 +88,15 @@ def test_scores_of_prompts_and_decodes_in_one_step_are_those_of_each_alone(saved
     last_rows = [span.row + span.num_tokens - 1 for span in spans]
     found = executor.forward(token_ids, positions, spans, last_rows)
     expected = torch.stack([saved.logits(prompt)[-1] for prompt in prompts])
-    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(found.logits, expected, rtol=0, atol=TOLERANCE)
 
 
-def test_greedy_answers_are_those_of_transformers_in_chunks_and_with_prefix_hits(saved: SavedModel) -> None:
+def test_greedy_answers_are_those_of_transformers_in_chunks_and_with_prefix_hits(
+    saved: SavedModel, executor_name: str
+) -> None:
     long = prompt_of(saved.longest_prompt)
     prompts = [long, prompt_of(5, seed=3), long[:22] + prompt_of(6, seed=4), long]
-    engine = engine_of(saved, max_batched_tokens=24, max_chunk_tokens=10)
+    engine = engine_of(saved, executor_name, max_batched_tokens=24, max_chunk_tokens=10)
     expected = [saved.answer(prompt, 14) for prompt in prompts]
     first = _answers(engine, prompts[:2])
     again = _answers(engine, prompts[2:])
@@ -107,7 +112,9 @@ def test_everything_special_about_a_family_matters(saved: SavedModel) -> None:
         assert changed(checkpoint.config, option, value) != checkpoint.config, option
         checkpoint.config = changed(checkpoint.config, option, value)  # type: ignore[misc]
         runner = ModelRunner(
-            EngineConfig(model="", num_blocks=40, block_size=BLOCK, max_model_len=saved.tiny.max_model_len),
+            EngineConfig(
+                model="", executor="torch", num_blocks=40, block_size=BLOCK, max_model_len=saved.tiny.max_model_len
+            ),
             checkpoint,
         )
         with torch.inference_mode():

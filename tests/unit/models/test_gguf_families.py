@@ -39,13 +39,13 @@ FILES = [
 @pytest.mark.parametrize(("tiny", "architecture"), FILES, ids=lambda value: getattr(value, "name", value))
 @torch.inference_mode()
 def test_scores_of_a_gguf_file_are_those_of_transformers(
-    tiny: TinyModel, architecture: str, tmp_path: Path
+    tiny: TinyModel, architecture: str, executor_name: str, tmp_path: Path
 ) -> None:
     model = tiny.make()
     saved = SavedModel(tiny, tmp_path / "tiny.gguf", model)
     write_gguf(model, architecture, saved.folder)
     prompt = prompt_of(saved.longest_prompt)
-    found = compute(engine_of(saved).runner.executor, prompt, list(range(30)), 40)
+    found = compute(engine_of(saved, executor_name).runner.executor, prompt, list(range(30)), 40)
     torch.testing.assert_close(found, saved.logits(prompt), rtol=0, atol=TOLERANCE)
 
 
