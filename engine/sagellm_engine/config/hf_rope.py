@@ -45,7 +45,7 @@ def read_rope(config: HFConfig, parameters: dict[str, Any], head_dim: int, *, pa
     rotated = int(head_dim * min(fraction, 2.0))
     if rotated % 2 or not 0 < rotated <= head_dim or (rotated < head_dim and not partial):
         raise ModelLoadError(
-            f"the model config rotates {fraction:g} of {head_dim} dimensions of a head, which is not supported"
+            f"the model config rotates {rotated} of {head_dim} dimensions of a head, which is not supported"
         )
     return Rope(theta=theta, rotated=rotated, scaling=_scaling(config, own, parameters, rotated))
 

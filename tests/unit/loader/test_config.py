@@ -70,7 +70,7 @@ def test_default_rope_parameters_are_no_scaling() -> None:
         ({"rope_scaling": {"type": "spiral"}}, "rope scaling 'spiral' is not supported; supported are default"),
         ({"rope_scaling": {"type": "linear"}}, "rope scaling 'linear' that is wrong: .* `factor`"),
         ({"rope_scaling": {"type": "yarn", "factor": -1}}, "'yarn' that is wrong: .*factor"),
-        ({"partial_rotary_factor": 0.5}, "rotates 0.5 of 16 dimensions"),
+        ({"partial_rotary_factor": 0.5}, "rotates 8 of 16 dimensions"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "by type of layer"),
         ({"quantization_config": {"quant_method": "awq"}}, "awq"),
         ({"architectures": None}, "no architectures"),

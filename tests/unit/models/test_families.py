@@ -1,8 +1,11 @@
 """Every family answers what transformers answers, however the work is cut up."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 import torch
 
 from sagellm_engine.config import ModelConfig
@@ -15,7 +18,7 @@ from sagellm_engine.model_runner import ModelRunner
 from sagellm_schemas import SamplingParams
 
 from .conftest import BLOCK, SavedModel, engine_of
-from .tiny_models import prompt_of
+from .tiny_models import TINY_MODELS, prompt_of
 
 TOLERANCE = 1e-4
 
@@ -102,6 +105,18 @@ def test_greedy_answers_are_those_of_transformers_in_chunks_and_with_prefix_hits
     again = _answers(engine, prompts[2:])
     assert first + again == expected
     assert engine.stats().cached_tokens_total >= 20 + saved.longest_prompt // BLOCK * BLOCK - BLOCK
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe"])
+@torch.inference_mode()
+def test_experts_in_one_tensor_are_those_in_many(name: str, tmp_path: Path) -> None:
+    [tiny] = [tiny for tiny in TINY_MODELS if tiny.name == name]
+    tiny.save(tmp_path / "many")
+    shutil.copytree(tmp_path / "many", tmp_path / "one", ignore=shutil.ignore_patterns("*.safetensors"))
+    tiny.make().save_pretrained(tmp_path / "one", save_original_format=False)
+    many, one = (dict(open_checkpoint(str(tmp_path / folder)).tensors()) for folder in ("many", "one"))
+    assert one.keys() == many.keys()
+    assert all(torch.equal(one[tensor], many[tensor]) for tensor in many)
 
 
 def test_everything_special_about_a_family_matters(saved: SavedModel) -> None:
