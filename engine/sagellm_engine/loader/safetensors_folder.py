@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +10,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from sagellm_engine.config import read_hf_config
+from sagellm_engine.weights import Weight
 from sagellm_schemas import ModelLoadError
 
 from .expected_tensors import expected_shapes
 from .hf_tokenizer import read_tokenizer
 from .json_file import read_json
+from .quantization import Scheme, Source, StoredTensor, read_scheme
+from .read_ahead import read_ahead
 from .stop_tokens import stop_token_ids
 from .tensor_names import Part, canonical_name, expert_parts
 
 _INDEX = "model.safetensors.index.json"
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A tensor `name` of a shard, or a `part` of one that has all experts of a layer."""
-
-    shard: Any
-    name: str
-    part: Part | None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        shape = tuple(self.shard.get_slice(self.name).get_shape())
-        return shape if self.part is None else (self.part[1].stop - self.part[1].start, shape[-1])
-
-    def read(self) -> torch.Tensor:
-        tensor: torch.Tensor = (
-            self.shard.get_tensor(self.name) if self.part is None else self.shard.get_slice(self.name)[self.part]
-        )
-        return tensor
 
 
 class SafetensorsFolder:
@@ -57,7 +39,9 @@ class SafetensorsFolder:
         if config.get("dtype") is None and config.get("torch_dtype") is None:
             config |= {"dtype": _stored_dtype(self._shards)}
         self.config = read_hf_config(config)
-        self._stored = self._locate(set(expected_shapes(self.config)))
+        scheme = read_scheme(config)
+        self.quantization = scheme.name if scheme else ""
+        self._sources = self._locate(set(expected_shapes(self.config)), scheme)
         tokenizer = read_tokenizer(path)
         self.tokenizer_json = tokenizer.json
         self.chat_template = tokenizer.chat_template
@@ -71,29 +55,60 @@ class SafetensorsFolder:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor, from the headers of the shards."""
-        return {name: stored.shape for name, stored in self._stored.items()}
+        return {name: source.shape for name, source in self._sources.items()}
 
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Each tensor, shard by shard, as a view of the mapped file; a part of a tensor is a copy."""
-        for name, stored in self._stored.items():
-            yield name, stored.read()
+    def tensors(self) -> Iterator[tuple[str, Weight]]:
+        """Each tensor, shard by shard: plain ones as views of the mapped file, quantized ones unpacked."""
+        return read_ahead((name, source.read) for name, source in self._sources.items())
 
-    def _locate(self, needed: set[str]) -> dict[str, _Stored]:
-        found: dict[str, _Stored] = {}
+    def _locate(self, needed: set[str], scheme: Scheme | None) -> dict[str, Source]:
+        """What each of the `needed` tensors that are there is read from."""
+        stored: dict[str, StoredTensor] = {}
         for shard in self._shards:
             for name in shard.keys():  # noqa: SIM118 (not a mapping)
+                whole = _Stored(name, shard)
                 known_as = canonical_name(name)
-                parts = expert_parts(known_as, tuple(shard.get_slice(name).get_shape()))
-                found |= {part: _Stored(shard, name, where) for part, where in parts.items() if part in needed}
-                if known_as in needed:
-                    found[known_as] = _Stored(shard, name, None)
-        for name, stored in found.items():
-            dtype = stored.shard.get_slice(stored.name).get_dtype()
-            if dtype not in _DTYPES:
+                stored[known_as] = whole
+                stored |= {part: whole.part(*at) for part, at in expert_parts(known_as, whole.shape).items()}
+        found: dict[str, Source] = {}
+        if scheme is not None:
+            for name in sorted(needed):
+                source = scheme.find(name.removesuffix(".weight"), stored) if name.endswith(".weight") else None
+                if source is not None:
+                    found[name] = source
+        for name, tensor in stored.items():
+            if name not in needed or name in found:
+                continue
+            if tensor.dtype not in _DTYPES:
                 raise ModelLoadError(
-                    f"tensor {name} of {self.name} is stored as {dtype}; supported are {', '.join(_DTYPES)}"
+                    f"tensor {name} of {self.name} is stored as {tensor.dtype}; supported are {', '.join(_DTYPES)}"
                 )
+            found[name] = tensor
         return found
+
+
+class _Stored:
+    """One tensor of a shard, or a part of one; see `StoredTensor`."""
+
+    def __init__(self, name: str, shard: Any, part: Part | None = None) -> None:
+        header = shard.get_slice(name)
+        self.name = name
+        self.shape: tuple[int, ...] = tuple(header.get_shape())
+        self.dtype: str = header.get_dtype()
+        self._shard = shard
+        self._part = part
+        if part is not None:
+            _, rows = part
+            self.shape = (rows.stop - rows.start, self.shape[-1])
+
+    def part(self, expert: int, rows: slice) -> "_Stored":
+        """Some rows of one expert's matrix, where this has all experts of a layer."""
+        return _Stored(self.name, self._shard, (expert, rows))
+
+    def read(self) -> torch.Tensor:
+        if self._part is None:
+            return self._shard.get_tensor(self.name)  # type: ignore[no-any-return]
+        return self._shard.get_slice(self.name)[self._part]  # type: ignore[no-any-return]
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -134,10 +149,12 @@ def _open(file: Path) -> Any:
 
 
 def _stored_dtype(shards: list[Any]) -> str | None:
-    """What stands in for the `dtype` of a config that has none: that of the first tensor."""
+    """What stands in for the `dtype` of a config that has none: the first tensor's that we compute in."""
     for shard in shards:
         for name in shard.keys():  # noqa: SIM118 (not a mapping)
-            return _DTYPES.get(shard.get_slice(name).get_dtype())
+            dtype = _DTYPES.get(shard.get_slice(name).get_dtype())
+            if dtype is not None:
+                return dtype
     return None
 
 

@@ -72,7 +72,6 @@ def test_default_rope_parameters_are_no_scaling() -> None:
         ({"rope_scaling": {"type": "yarn", "factor": -1}}, "'yarn' that is wrong: .*factor"),
         ({"partial_rotary_factor": 0.5}, "rotates 8 of 16 dimensions"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "by type of layer"),
-        ({"quantization_config": {"quant_method": "awq"}}, "awq"),
         ({"architectures": None}, "no architectures"),
         (
             {"architectures": ["GPT2LMHeadModel"]},

@@ -4,10 +4,9 @@ import msgspec
 import torch
 
 from sagellm_engine.config import read_hf_config
-from sagellm_engine.execution import Weight
 from sagellm_engine.loader.expected_tensors import expected_shapes
 from sagellm_engine.models.weights import Weights
-from sagellm_engine.weights import GroupQuantized
+from sagellm_engine.weights import GroupQuantized, Weight
 
 PHI3 = read_hf_config(
     {

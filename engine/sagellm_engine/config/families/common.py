@@ -32,12 +32,6 @@ def read_common(config: HFConfig, **special: Any) -> ModelConfig:
             f"the model config has num_attention_heads {num_heads}, which is no multiple of "
             f"num_key_value_heads {num_kv_heads}"
         )
-    if config.has("quantization_config"):
-        method = config.value("quantization_config", dict).get("quant_method", "an unnamed method")
-        raise ModelLoadError(
-            f"the weights are quantized with {method}, which is not supported; "
-            "use the unquantized model or a GGUF file"
-        )
     head_dim = head_size(config)
     shape: dict[str, Any] = {
         "architecture": config.value("architectures", list[str])[0],

@@ -12,7 +12,7 @@
 namespace sage {
 
 constexpr int TILE = 64;
-constexpr int MAX_LINES = 48;
+constexpr int MAX_LINES = 96;
 constexpr int BLOCK_LINES = 6;  // whose sums are in registers together
 constexpr float LOWEST = -3e38f;
 
@@ -25,6 +25,14 @@ struct Cache {
     uint8_t* at(const int32_t* blocks, int position, int part, int head) const {
         const size_t block = size_t(blocks[position / block_size]) * 2 + part;
         return data + ((block * kv_heads + head) * block_size + position % block_size) * head_bytes();
+    }
+    // Calls f(i, count, data) for the runs of tokens `from` + i … that lie side by side, up to `tokens` in all.
+    template <class F>
+    void each_run(const int32_t* blocks, int from, int tokens, int part, int head, F f) const {
+        for (int i = 0, count; i < tokens; i += count) {
+            count = std::min(tokens - i, block_size - (from + i) % block_size);
+            f(i, count, at(blocks, from + i, part, head));
+        }
     }
     void write(uint8_t* to, const float* from) const {
         for (int i = 0; i < head_dim; i += LANES) {
@@ -156,6 +164,14 @@ class Attention {
         else run<false>(shape, cache, blocks, head, start, first, last, queries, query_stride, out, out_stride);
     }
 
+    // Asks for keys and values of `tokens` tokens from `tile` on to come into the core's cache.
+    static void fetch(const Cache& cache, const int32_t* blocks, int head, int tile, int tokens) {
+        for (int part = 0; part < 2; part++)
+            cache.each_run(blocks, tile, tokens, part, head, [&](int, int count, const uint8_t* from) {
+                for (size_t line = 0; line < count * cache.head_bytes(); line += 64) __builtin_prefetch(from + line, 0, 2);
+            });
+    }
+
   private:
     template <bool PAIRS>
     void run(const Shape& shape, const Cache& cache, const int32_t* blocks, int head, int start, int first, int last,
@@ -176,6 +192,7 @@ class Attention {
         const int end = start + last;
         const int begin = shape.window ? std::max(0, start + first - shape.window + 1) : 0;
         for (int tile = begin / TILE * TILE; tile < end; tile += TILE) {
+            fetch(cache, blocks, head, tile + TILE, std::min(TILE, end - tile - TILE));
             load_tile<PAIRS>(cache, blocks, head, tile, std::min(TILE, end - tile));
             for (int base = 0; base < lines; base += BLOCK_LINES)
                 visit<PAIRS>(shape, group, start + first, tile, base, std::min(BLOCK_LINES, lines - base), words);
@@ -248,12 +265,11 @@ class Attention {
     void load_tile(const Cache& cache, const int32_t* blocks, int head, int tile, int tokens) {
         const uint8_t* rows[TILE];
         for (int part = 0; part < 2; part++) {
-            for (int i = 0; i < TILE; i++) {
-                rows[i] = zeros_.data();
-                if (i >= tokens) continue;
-                const uint8_t* from = cache.at(blocks, tile + i, part, head);
-                rows[i] = PAIRS ? staged_bfloats(cache, from, i) : staged_floats(cache, from, i);
-            }
+            std::fill(rows + tokens, rows + TILE, zeros_.data());
+            cache.each_run(blocks, tile, tokens, part, head, [&](int i, int count, const uint8_t* from) {
+                for (const int last = i + count; i < last; i++, from += cache.head_bytes())
+                    rows[i] = PAIRS ? staged_bfloats(cache, from, i) : staged_floats(cache, from, i);
+            });
             const int columns = (tokens + LANES - 1) / LANES * LANES;
             if (part == 0) {
                 for (int i = 0; i < columns; i += LANES)
