@@ -1,6 +1,7 @@
 """Every family answers what transformers answers, however the work is cut up."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,26 @@ def test_experts_in_one_tensor_are_those_in_many(name: str, tmp_path: Path) -> N
     many, one = (dict(open_checkpoint(str(tmp_path / folder)).tensors()) for folder in ("many", "one"))
     assert one.keys() == many.keys()
     assert all(torch.equal(one[tensor], many[tensor]) for tensor in many)
+
+
+@pytest.mark.parametrize("name", ["phi3", "mixtral", "qwen3-moe", "gemma2"])
+@torch.inference_mode()
+def test_rounded_to_8_bits_a_family_scores_much_the_same(name: str, executor_name: str, tmp_path: Path) -> None:
+    [tiny] = [tiny for tiny in TINY_MODELS if tiny.name == name]
+    wide = {"hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32, "num_attention_heads": 4}
+    wide |= {
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "rope_parameters": None,
+        "original_max_position_embeddings": 160,
+    }
+    tiny = replace(tiny, options={**tiny.options, **wide}, long_factors=False)
+    saved = SavedModel(tiny, tmp_path, tiny.save(tmp_path))
+    prompt = prompt_of(saved.longest_prompt)
+    executor = engine_of(saved, executor_name, quantization="int8").runner.executor
+    found = compute(executor, prompt, list(range(30)))
+    alike = torch.cosine_similarity(found, saved.logits(prompt))
+    assert alike.median() > 0.99  # not the mean: a small error may choose another expert for a token
 
 
 def test_everything_special_about_a_family_matters(saved: SavedModel) -> None:
