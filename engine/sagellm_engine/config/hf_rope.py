@@ -47,7 +47,12 @@ def read_rope(config: HFConfig, parameters: dict[str, Any], head_dim: int, *, pa
         raise ModelLoadError(
             f"the model config rotates {rotated} of {head_dim} dimensions of a head, which is not supported"
         )
-    return Rope(theta=theta, rotated=rotated, scaling=_scaling(config, own, parameters, rotated))
+    scaling = _scaling(config, own, parameters, rotated)
+    if isinstance(scaling, YarnScaling) and theta <= 1:
+        raise ModelLoadError(
+            f"the model config has rope_theta {theta}, which must be above 1 for rope scaling 'yarn'"
+        )
+    return Rope(theta=theta, rotated=rotated, scaling=scaling)
 
 
 def _scaling(config: HFConfig, own: HFConfig, parameters: dict[str, Any], rotated: int) -> RopeScaling | None:
@@ -71,6 +76,10 @@ def _scaling(config: HFConfig, own: HFConfig, parameters: dict[str, Any], rotate
         scaling: RopeScaling = msgspec.convert(given, _SCALINGS[kind])
     except msgspec.ValidationError as error:
         raise ModelLoadError(f"the model config has rope scaling {kind!r} that is wrong: {error}") from None
+    if isinstance(scaling, Llama3Scaling) and scaling.low_freq_factor >= scaling.high_freq_factor:
+        raise ModelLoadError(
+            "the model config has rope scaling 'llama3' whose low_freq_factor is not the lower one"
+        )
     if isinstance(scaling, LongRopeScaling) and {len(scaling.short_factor), len(scaling.long_factor)} != {
         rotated // 2
     }:

@@ -5,6 +5,8 @@ from typing import Annotated
 import msgspec
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
+Length = Annotated[float, msgspec.Meta(gt=1)]
+"""Tokens of a context: formulas divide by its logarithm."""
 
 
 class LinearScaling(msgspec.Struct, frozen=True, kw_only=True, tag_field="rope_type", tag="linear"):
@@ -19,14 +21,14 @@ class Llama3Scaling(msgspec.Struct, frozen=True, kw_only=True, tag_field="rope_t
     factor: Positive
     low_freq_factor: Positive
     high_freq_factor: Positive
-    original_max_position_embeddings: Positive
+    original_max_position_embeddings: Length
 
 
 class YarnScaling(msgspec.Struct, frozen=True, kw_only=True, tag_field="rope_type", tag="yarn"):
     """YaRN (Peng et al., 2023, arXiv 2309.00071); `attention_factor` multiplies cosines and sines."""
 
     factor: Positive
-    original_max_position_embeddings: Positive
+    original_max_position_embeddings: Length
     attention_factor: Positive | None = None
     beta_fast: Positive = 32.0
     beta_slow: Positive = 1.0
@@ -44,7 +46,7 @@ class LongRopeScaling(msgspec.Struct, frozen=True, kw_only=True, tag_field="rope
     short_factor: tuple[Positive, ...]
     long_factor: tuple[Positive, ...]
     factor: Positive
-    original_max_position_embeddings: Positive
+    original_max_position_embeddings: Length
     attention_factor: Positive | None = None
 
 

@@ -1,10 +1,15 @@
 """The configs of well-known models, as they are on the Hub, with keys of several years."""
 
+import contextlib
 from typing import Any
 
 import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sagellm_engine.config import (
+    SUPPORTED_ARCHITECTURES,
     ExpertsConfig,
     LayerConfig,
     LinearScaling,
@@ -14,6 +19,8 @@ from sagellm_engine.config import (
     YarnScaling,
     read_hf_config,
 )
+from sagellm_engine.layers import RotaryTable
+from sagellm_engine.loader.expected_tensors import expected_shapes
 from sagellm_schemas import ModelLoadError
 
 Config = dict[str, Any]
@@ -190,3 +197,76 @@ def test_phi_4_mini_rotates_a_part_of_each_head() -> None:
 def test_what_we_cannot_run_is_refused_by_name(config: Config, message: str) -> None:
     with pytest.raises(ModelLoadError, match=message):
         read_hf_config(config)
+
+
+ODD_VALUES = st.sampled_from(
+    [None, True, 0, -1, 1, 2, 3, 2**70, 0.0, 0.5, 1.0, -1e9, "", "x", "silu", [], [1], ["full_attention"] * 4, {}]
+)
+SCALING = {"factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+FACTORS = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+ODD_ROPES = st.builds(
+    lambda kind, changes: {"rope_type": kind} | SCALING | FACTORS | changes,
+    st.sampled_from(["linear", "llama3", "yarn", "longrope", "dynamic", "su", 1]),
+    st.dictionaries(
+        st.sampled_from(
+            [
+                *SCALING,
+                *FACTORS,
+                "beta_fast",
+                "mscale",
+                "mscale_all_dim",
+                "partial_rotary_factor",
+                "full_attention",
+                "rope_theta",
+                "truncate",
+                "attention_factor",
+            ]
+        ),
+        ODD_VALUES,
+        max_size=2,
+    ),
+)
+ODD_CHANGES = st.dictionaries(
+    st.sampled_from(
+        [
+            "sliding_window",
+            "layer_types",
+            "max_window_layers",
+            "use_sliding_window",
+            "mlp_only_layers",
+            "num_local_experts",
+            "num_experts_per_tok",
+            "moe_intermediate_size",
+            "head_dim",
+            "text_config",
+            "query_pre_attn_scalar",
+            "final_logit_softcapping",
+            "sliding_window_pattern",
+            "decoder_sparse_step",
+            "hidden_activation",
+            "num_attention_heads",
+            "rope_theta",
+            "tie_word_embeddings",
+        ]
+    ),
+    ODD_VALUES,
+    max_size=2,
+)
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(architecture=st.sampled_from(SUPPORTED_ARCHITECTURES), rope=st.none() | ODD_ROPES, changes=ODD_CHANGES)
+def test_an_odd_config_is_refused_in_one_sentence_or_makes_sense(
+    architecture: str, rope: Config | None, changes: Config
+) -> None:
+    base = config_of(
+        architecture, head_dim=16, num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=8
+    )
+    with contextlib.suppress(ModelLoadError):
+        config = read_hf_config(base | {"rope_parameters": rope} | changes)
+        assert expected_shapes(config)
+        for rope in config.ropes:
+            table = RotaryTable(rope, 8, 64)
+            assert torch.isfinite(table.cos).all()
+        assert all(layer.rope < len(config.ropes) for layer in config.layers)
+        assert config.experts is not None or not any(layer.sparse for layer in config.layers)
