@@ -78,6 +78,7 @@ def _common(header: GgufHeader, name: str, file: str) -> Values:
         "rms_norm_eps": need("attention.layer_norm_rms_epsilon"),
         "rope_theta": metadata.get(f"{name}.rope.freq_base"),
         "max_position_embeddings": need("context_length"),
+        "original_max_position_embeddings": metadata.get(f"{name}.rope.scaling.original_context_length"),
         "sliding_window": metadata.get(f"{name}.attention.sliding_window") or None,
         "tie_word_embeddings": "output.weight" not in tensors,
         "attention_bias": "blk.0.attn_q.bias" in tensors,
@@ -148,7 +149,6 @@ def _phi3(get: Get, common: Values) -> Values:
     return {
         "architectures": ["Phi3ForCausalLM"],
         "partial_rotary_factor": rotated / head_dim if isinstance(rotated, int) else None,
-        "original_max_position_embeddings": get("rope.scaling.original_context_length"),
     }
 
 
@@ -184,7 +184,6 @@ def _rope_scaling(get: Get) -> Values | None:
     return {
         "rope_type": kind,
         "factor": get("rope.scaling.factor") or 1.0,
-        "original_max_position_embeddings": get("rope.scaling.original_context_length"),
         "attention_factor": get("rope.scaling.yarn_attn_factor"),
         "beta_fast": get("rope.scaling.yarn_beta_fast"),
         "beta_slow": get("rope.scaling.yarn_beta_slow"),

@@ -99,16 +99,17 @@ class GgufFile:
 
     def _scaling(self, metadata: dict[str, object], tensors: dict[str, GgufTensor]) -> dict[str, Any] | None:
         """The rotary scaling that is in tensors: Llama 3's divisors, or LongRoPE's factors."""
+        rope = f"{metadata.get('general.architecture')}.rope"
         if _ROPE_DIVISORS in tensors:
-            theta = metadata.get("llama.rope.freq_base", 10000.0)
+            theta = metadata.get(f"{rope}.freq_base", 10000.0)
             if not isinstance(theta, float):
-                raise ModelLoadError(f"{self._file} has a llama.rope.freq_base that is no number")
+                raise ModelLoadError(f"{self._file} has a {rope}.freq_base that is no number")
             return llama3_scaling(self._numbers(tensors[_ROPE_DIVISORS]), theta, self._file)
         if all(name in tensors for name in _LONGROPE_FACTORS.values()):
             factors = {key: self._numbers(tensors[name]).tolist() for key, name in _LONGROPE_FACTORS.items()}
             return factors | {
                 "rope_type": "longrope",
-                "attention_factor": metadata.get("phi3.rope.scaling.attn_factor"),
+                "attention_factor": metadata.get(f"{rope}.scaling.attn_factor"),
             }
         return None
 

@@ -55,6 +55,8 @@ def hf_tensors(architecture: str, tensors: Mapping[str, GgufTensor]) -> dict[str
 
 
 def _matrices(tensor: GgufTensor) -> Iterator[GgufTensor]:
+    if not tensor.size_bytes:
+        return  # damaged: whatever number of nothing
     count, *shape = tensor.shape
     size_bytes = tensor.size_bytes // count
     for number in range(count):

@@ -26,7 +26,7 @@ def expert_parts(name: str, shape: tuple[int, ...]) -> dict[str, Part]:
     `mlp.experts.down_proj` (experts, hidden, inner).
     """
     module, _, projection = name.rpartition(".")
-    if not module.endswith(".experts") or len(shape) != 3:
+    if not module.endswith(".experts") or len(shape) != 3 or 0 in shape:
         return {}
     count, rows, _ = shape
     if projection == "gate_up_proj":
