@@ -1,7 +1,5 @@
 """`ModelRunner`: plain data in, token ids out."""
 
-import math
-
 import torch
 
 from sagellm_schemas import EngineError
@@ -10,9 +8,8 @@ from .engine_config import EngineConfig
 from .execution import Scores, Span
 from .execution.make import make_executor
 from .loader import Checkpoint
-from .loader.expected_tensors import expected_shapes
 from .loader.progress import LoadProgress
-from .memory import available_bytes, check_context, check_weights
+from .memory import check_context
 from .sampler import Sampled, Sampler, takes_best
 from .scheduler import Plan
 from .sequence import Sequence
@@ -37,9 +34,6 @@ class ModelRunner:
         model = checkpoint.config
         check_context(config, model.max_position_embeddings)
         dtype: torch.dtype = getattr(torch, model.dtype if config.dtype == "auto" else config.dtype)
-        check_weights(
-            sum(math.prod(s) for s in expected_shapes(model).values()) * dtype.itemsize, available_bytes()
-        )
         made = make_executor(config, checkpoint, dtype, progress)
         self.executor, self.num_blocks, self.max_model_len = made.executor, made.num_blocks, made.max_model_len
         self._sampler = Sampler(checkpoint.eos_token_ids)

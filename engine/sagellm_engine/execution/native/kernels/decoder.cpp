@@ -184,8 +184,7 @@ void Decoder::reserve(int rows) {
 Cache Decoder::cache_of(int index) const {
     const Layer& layer = model_.layers[index];
     Cache cache{nullptr, model_.kv_kind, layer.kv_heads, model_.block_size, layer.head_dim};
-    const size_t block = 2 * size_t(cache.kv_heads) * cache.block_size * cache.head_bytes();
-    cache.data = model_.cache + block * size_t(model_.num_blocks) * size_t(index);
+    cache.data = model_.cache + cache.block_bytes() * size_t(model_.num_blocks) * size_t(index);
     return cache;
 }
 
@@ -257,24 +256,14 @@ void Decoder::attend(Thread& thread, const Layer& layer, int index, const Step& 
     int pieces = 0;
     for (int i = 0; i < step.num_spans; i++) pieces += (step.spans[i].num_tokens + most - 1) / most;
     const Shape shape{layer.heads, layer.kv_heads, layer.head_dim, layer.window, layer.scale, layer.softcap};
-    const auto find = [&](int piece, int& part) {
-        part = pieces - 1 - piece / layer.kv_heads;  // prompts come last and take longest: first
+    thread.each(pieces * layer.kv_heads, [&](int piece) {
+        int part = pieces - 1 - piece / layer.kv_heads;  // prompts come last and take longest: first
         const Span* span = step.spans;
         for (; part >= (span->num_tokens + most - 1) / most; span++) part -= (span->num_tokens + most - 1) / most;
-        return span;
-    };
-    thread.each(pieces * layer.kv_heads, [&](int piece) {
-        int part, next_part;
-        const Span* span = find(piece, part);
-        if (const int next = piece + team_.size; next < pieces * layer.kv_heads) {  // which this thread may take
-            const Span* other = find(next, next_part);
-            Attention::fetch(cache, step.blocks + other->first_block, next % layer.kv_heads, 0,
-                             std::min(TILE, other->start + other->num_tokens));
-        }
-        const size_t row = span->row;
-        thread.attention.attend(shape, cache, step.blocks + span->first_block, piece % layer.kv_heads, span->start, part * most,
-                                std::min(span->num_tokens, (part + 1) * most), &qkv_[row * widest_qkv_], widest_qkv_,
-                                &attended_[row * widest_heads_], widest_heads_);
+        thread.attention.attend(shape, cache,
+                                {step.blocks + span->first_block, piece % layer.kv_heads, span->start, part * most,
+                                 std::min(span->num_tokens, (part + 1) * most), &qkv_[size_t(span->row) * widest_qkv_],
+                                 size_t(widest_qkv_), &attended_[size_t(span->row) * widest_heads_], size_t(widest_heads_)});
     });
 }
 
@@ -295,7 +284,7 @@ void Decoder::place(Thread& thread, const Layer& layer, const Cache& cache, cons
         }
         for (int part = 0; part < 2; part++)
             for (int head = 0; head < layer.kv_heads; head++)
-                cache.write(cache.at(step.blocks + (after - 1)->first_block, position, part, head),
+                cache.write(step.blocks + (after - 1)->first_block, position, part, head,
                             heads + size_t(layer.heads + part * layer.kv_heads + head) * layer.head_dim);
     });
 }
