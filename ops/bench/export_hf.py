@@ -1,4 +1,4 @@
-"""Write a Llama or Mistral that sageLLM opens as a Hugging Face folder, so that other engines can be measured on its weights.
+"""Write a Llama or Mistral as a Hugging Face folder, so that other engines can be measured on its weights.
 
     python ops/bench/export_hf.py smollm2-135m-instruct /tmp/smollm2 --dtype bfloat16
 
@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from sagellm_engine.loader import Checkpoint, open_checkpoint
+from sagellm_engine.weights import GroupQuantized, Weight
 from sagellm_schemas import ModelLoadError, SageError
 
 MODEL_TYPES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral"}
@@ -40,7 +41,7 @@ def main() -> None:
 def export(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
     """Write `checkpoint` to `folder`, with its weights rounded to `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.to(DTYPES[dtype]).contiguous() for name, tensor in checkpoint.tensors()}
+    weights = {name: _dense(tensor).to(DTYPES[dtype]).contiguous() for name, tensor in checkpoint.tensors()}
     # transformers refuses a file that does not name the framework it came from.
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
@@ -50,6 +51,10 @@ def export(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
     write_json(folder / "tokenizer_config.json", tokenizer_config(checkpoint))
     if checkpoint.chat_template:
         (folder / "chat_template.jinja").write_text(checkpoint.chat_template, encoding="utf-8")
+
+
+def _dense(weight: Weight) -> torch.Tensor:
+    return weight.dequantize() if isinstance(weight, GroupQuantized) else weight
 
 
 def model_config(checkpoint: Checkpoint, dtype: str) -> dict[str, Any]:
