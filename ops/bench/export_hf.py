@@ -1,4 +1,4 @@
-"""Write any model sageLLM opens as a Hugging Face folder, so that other engines can be measured on its weights.
+"""Write a Llama or Mistral as a Hugging Face folder, so that other engines can be measured on its weights.
 
     python ops/bench/export_hf.py smollm2-135m-instruct /tmp/smollm2 --dtype bfloat16
 
@@ -11,12 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from sagellm_engine.loader import Checkpoint, open_checkpoint
-from sagellm_schemas import SageError
+from sagellm_engine.weights import GroupQuantized, Weight
+from sagellm_schemas import ModelLoadError, SageError
 
 MODEL_TYPES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral"}
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -39,7 +41,7 @@ def main() -> None:
 def export(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
     """Write `checkpoint` to `folder`, with its weights rounded to `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.to(DTYPES[dtype]).contiguous() for name, tensor in checkpoint.tensors()}
+    weights = {name: _dense(tensor).to(DTYPES[dtype]).contiguous() for name, tensor in checkpoint.tensors()}
     # transformers refuses a file that does not name the framework it came from.
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
@@ -51,9 +53,16 @@ def export(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
         (folder / "chat_template.jinja").write_text(checkpoint.chat_template, encoding="utf-8")
 
 
+def _dense(weight: Weight) -> torch.Tensor:
+    return weight.dequantize() if isinstance(weight, GroupQuantized) else weight
+
+
 def model_config(checkpoint: Checkpoint, dtype: str) -> dict[str, Any]:
     """`config.json` in the spelling that transformers 4 and 5 and vLLM all read."""
     config = checkpoint.config
+    if config.architecture not in MODEL_TYPES:
+        raise ModelLoadError(f"{config.architecture} cannot be written; only {', '.join(MODEL_TYPES)} can")
+    [rope] = config.ropes
     return {
         "architectures": [config.architecture],
         "model_type": MODEL_TYPES[config.architecture],
@@ -66,12 +75,12 @@ def model_config(checkpoint: Checkpoint, dtype: str) -> dict[str, Any]:
         "head_dim": config.head_dim,
         "hidden_act": "silu",
         "rms_norm_eps": config.rms_norm_eps,
-        "rope_theta": config.rope_theta,
-        "rope_scaling": config.rope_scaling,
+        "rope_theta": rope.theta,
+        "rope_scaling": msgspec.to_builtins(rope.scaling),
         "max_position_embeddings": config.max_position_embeddings,
-        "sliding_window": None,
+        "sliding_window": config.layers[0].window,
         "tie_word_embeddings": config.tie_word_embeddings,
-        "attention_bias": config.attention_bias,
+        "attention_bias": config.qkv_bias,
         "mlp_bias": config.mlp_bias,
         "torch_dtype": dtype,
     }
