@@ -97,15 +97,29 @@ def engine(
     repeat: Repeat = 5,
     seed: Seed = 0,
     vocab_size: VocabSize = 32_000,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="transformers, vllm or llamacpp, measured in turn with the engine; with =PYTHON, in the "
+            "environment of that interpreter. May be repeated."
+        ),
+    ] = None,
     json_file: JsonFile = None,
     png: PngFile = None,
 ) -> None:
-    """Load the engine in this process: the same measures without services."""
+    """Load the engine in this process: the same measures without services.
+
+    Peers run the same prompts in processes of their own. vLLM and transformers get a GGUF model as a folder of
+    safetensors in bfloat16, or in --dtype; llama.cpp runs GGUF files only.
+    """
     import asyncio
+    import os
 
     from sagellm.cli.openmp import spin_briefly
     from sagellm.settings import Settings
 
+    # How our threads wait is no setting for a peer.
+    environment = dict(os.environ)
     spin_briefly()
     settings = Settings.load(
         model=model,
@@ -120,10 +134,17 @@ def engine(
     plan = _plan(concurrency, requests, input_tokens, output_tokens, dataset, repeat, seed, vocab_size)
 
     async def run() -> "tuple[list[Target], list[Result]]":
+        from .comparison import parse_peers, peer_targets
         from .engine_target import engine_target
 
-        async with engine_target(settings) as target:
-            return [target], await _measure([target], plan)
+        peers = parse_peers(compare or [])
+        # Peers first: an engine takes what memory is left.
+        async with (
+            peer_targets(peers, settings, plan, environment) as theirs,
+            engine_target(settings) as ours,
+        ):
+            targets: list[Target] = [ours, *theirs]
+            return targets, await _measure(targets, plan)
 
     targets, results = asyncio.run(run())
     _report("engine", targets, plan, results, json_file, png)
