@@ -76,7 +76,7 @@ class LlamaCpp:
         self._sampler = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         llama_cpp.llama_sampler_chain_add(self._sampler, llama_cpp.llama_sampler_init_greedy())
         self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
-        self._free = list(range(setup["max_streams"]))
+        self._free = set(range(setup["max_streams"]))
         self._slots: list[_Slot] = []
 
     def describe(self) -> dict[str, object]:
@@ -93,13 +93,16 @@ class LlamaCpp:
 
     def add(self, request: int, prompt: list[int], output_tokens: int) -> None:
         """See `Stepped`."""
-        self._slots.append(_Slot(request, self._free.pop(), list(prompt), output_tokens))
+        sequence = min(self._free)
+        self._free.remove(sequence)
+        self._slots.append(_Slot(request, sequence, list(prompt), output_tokens))
 
     def step(self) -> dict[int, int]:
         """See `Stepped`."""
         batch = _Batch(self._batch)
-        # Those that answer have one token pending each: first, so that no prompt holds them up.
-        for slot in sorted(self._slots, key=lambda slot: len(slot.pending) > 1):
+        # Those that answer have one token pending each: first, so that no prompt holds them up. llama.cpp computes
+        # sequences together as long as their numbers ascend by one, so in that order.
+        for slot in sorted(self._slots, key=lambda slot: (len(slot.pending) > 1, slot.sequence)):
             room = BATCH_TOKENS - batch.size
             now, slot.pending = slot.pending[:room], slot.pending[room:]
             for index, token in enumerate(now):
@@ -118,7 +121,7 @@ class LlamaCpp:
     def _end(self, slot: _Slot) -> None:
         self._api.llama_memory_seq_rm(self._memory, slot.sequence, -1, -1)
         self._slots.remove(slot)
-        self._free.append(slot.sequence)
+        self._free.add(slot.sequence)
 
     def _context_params(self, setup: Setup) -> Any:
         params = self._api.llama_context_default_params()
