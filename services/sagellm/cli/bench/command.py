@@ -74,7 +74,7 @@ def serve(
 
     async def run() -> "tuple[list[Target], list[Result]]":
         targets: list[Target] = [await find_server(name, where, model, timeout_s) for name, where in named]
-        return targets, await _measure(targets, plan)
+        return targets, await _measure("serve", targets, plan, json_file)
 
     targets, results = asyncio.run(run())
     _report("serve", targets, plan, results, json_file, png)
@@ -144,7 +144,7 @@ def engine(
             engine_target(settings) as ours,
         ):
             targets: list[Target] = [ours, *theirs]
-            return targets, await _measure(targets, plan)
+            return targets, await _measure("engine", targets, plan, json_file)
 
     targets, results = asyncio.run(run())
     _report("engine", targets, plan, results, json_file, png)
@@ -182,13 +182,20 @@ def _plan(
     )
 
 
-async def _measure(targets: "list[Target]", plan: "Plan") -> "list[Result]":
+async def _measure(kind: str, targets: "list[Target]", plan: "Plan", json_file: str | None) -> "list[Result]":
     from rich.console import Console
 
     from .measure import measure
+    from .report import document, write_json
 
     console = Console(stderr=True, highlight=False)
-    return await measure(targets, plan, lambda text: console.print(text, style="dim", markup=False))
+
+    def keep(results: "list[Result]") -> None:
+        """A file holds what there is after each turn: a benchmark may be cut off."""
+        if json_file not in (None, "-"):
+            write_json(document(kind, targets, plan, results), json_file)
+
+    return await measure(targets, plan, lambda text: console.print(text, style="dim", markup=False), keep)
 
 
 def _report(

@@ -9,15 +9,26 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from sagellm_engine.loader import Checkpoint
+from sagellm_engine.weights import GroupQuantized
+from sagellm_schemas import UnsupportedParameter
 
 MODEL_TYPES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral"}
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 def write_hf_folder(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
-    """Write `checkpoint` to `folder`, with its weights rounded to `dtype`. They are held in memory meanwhile."""
+    """Write `checkpoint` to `folder`, with its weights rounded to `dtype`. They are held in memory meanwhile.
+
+    Raises:
+        UnsupportedParameter: its config cannot be spelt for others.
+    """
+    if checkpoint.config.architecture not in MODEL_TYPES:
+        raise UnsupportedParameter(
+            f"{checkpoint.name} cannot be written as a Hugging Face folder: only {', '.join(MODEL_TYPES)} can, "
+            f"and it is {checkpoint.config.architecture}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.to(DTYPES[dtype]).contiguous() for name, tensor in checkpoint.tensors()}
+    weights = {name: _plain(tensor, DTYPES[dtype]) for name, tensor in checkpoint.tensors()}
     # transformers refuses a file that does not name the framework it came from.
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
@@ -27,6 +38,11 @@ def write_hf_folder(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
     _write_json(folder / "tokenizer_config.json", _tokenizer_config(checkpoint))
     if checkpoint.chat_template:
         (folder / "chat_template.jinja").write_text(checkpoint.chat_template, encoding="utf-8")
+
+
+def _plain(weight: torch.Tensor | GroupQuantized, dtype: torch.dtype) -> torch.Tensor:
+    tensor = weight.dequantize() if isinstance(weight, GroupQuantized) else weight
+    return tensor.to(dtype).contiguous()
 
 
 def _model_config(checkpoint: Checkpoint, dtype: str) -> dict[str, Any]:

@@ -34,6 +34,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     summaries: list[Summary]
     runs: list[Run]
 
+    def without_samples(self) -> "Result":
+        """The same without the samples, which are most of what a file would hold."""
+        return msgspec.structs.replace(self, runs=[])
+
 
 async def measure(
     targets: Sequence[Target],

@@ -38,25 +38,28 @@ def ratios(results: Sequence[Result]) -> list[dict[str, object]]:
     return found
 
 
-def document(kind: str, targets: Sequence[Target], plan: Plan, results: Sequence[Result]) -> bytes:
-    """Everything, raw samples included, as JSON."""
-    whole = {
-        "kind": kind,
-        "environment": environment(),
+def document(kind: str, targets: Sequence[Target], plan: Plan, results: Sequence[Result]) -> dict[str, object]:
+    """Everything, raw samples included, for JSON."""
+    return {"kind": kind, "environment": environment(), **part(targets, plan, results)}
+
+
+def part(targets: Sequence[Target], plan: Plan, results: Sequence[Result]) -> dict[str, object]:
+    """One plan's outcome, for JSON."""
+    return {
         "plan": plan,
         "targets": [target.describe() for target in targets],
         "ratios": ratios(results),
         "results": results,
     }
-    return msgspec.json.format(msgspec.json.encode(whole), indent=1)
 
 
-def write_json(data: bytes, path: str) -> None:
+def write_json(content: dict[str, object], path: str) -> None:
     """Write to the file `path`, or to stdout for "-".
 
     Raises:
         SettingsError: the file cannot be written.
     """
+    data = msgspec.json.format(msgspec.json.encode(content), indent=1)
     if path == "-":
         sys.stdout.buffer.write(data + b"\n")
         return
