@@ -81,7 +81,7 @@ def _child(command: list[str], log: Path, environment: Mapping[str, str]) -> Ite
 def _healthy(url: str) -> bool:
     try:
         with urlopen(f"{url}/health", timeout=5) as answer:
-            return answer.status == 200
+            return bool(answer.status == 200)
     except (URLError, OSError):
         return False
 

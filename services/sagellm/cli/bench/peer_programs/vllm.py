@@ -20,7 +20,10 @@ class Vllm:
         except ImportError as error:
             raise CannotCompareError(f"vLLM is not there: {error}") from None
         self._vllm = vllm
-        self._engine = vllm.LLM(model=setup["model"], dtype=setup["dtype"], enable_prefix_caching=False).llm_engine
+        # A model's own context of 131,072 tokens would not fit the cache.
+        self._engine = vllm.LLM(
+            model=setup["model"], dtype=setup["dtype"], max_model_len=setup["max_tokens"]
+        ).llm_engine
         self._held: dict[str, int] = {}
 
     def describe(self) -> dict[str, object]:
