@@ -38,7 +38,8 @@ def main() -> None:
         folder = _folder(arguments.model, scratch)
         console.print("starting vLLM, which takes minutes …")
         theirs = stack.enter_context(vllm_server(arguments.vllm, folder, DTYPE, scratch / "vllm.log"))
-        ready = stack.enter_context(sagellm_up(str(folder), scratch / "state", ["--dtype", DTYPE, *arguments.up]))
+        variables = {"SAGELLM_DTYPE": DTYPE}
+        ready = stack.enter_context(sagellm_up(str(folder), scratch / "state", arguments.up, variables))
         results = asyncio.run(_measure({"sagellm": ready["url"], "vllm": theirs}, _plans(arguments), arguments))
     for name, found in results.items():
         console.print(name, style="bold")
