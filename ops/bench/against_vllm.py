@@ -22,7 +22,7 @@ from sagellm.cli.bench.environment import environment
 from sagellm.cli.bench.hf_folder import write_hf_folder
 from sagellm.cli.bench.measure import Plan, Result, measure
 from sagellm.cli.bench.plot import write_png
-from sagellm.cli.bench.report import part, show, write_json
+from sagellm.cli.bench.report import part, show, table_console, write_json
 from sagellm.cli.bench.targets import Target, find_server
 from sagellm_engine.loader import open_checkpoint, resolve
 
@@ -32,7 +32,7 @@ TIMEOUT_S = 600.0
 
 def main() -> None:
     arguments = _arguments()
-    console = Console(highlight=False)
+    console = table_console()
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder = _folder(arguments.model, scratch)

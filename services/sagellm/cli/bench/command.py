@@ -31,9 +31,6 @@ VocabSize = Annotated[int, typer.Option(help="Random token ids are below this.")
 JsonFile = Annotated[str | None, typer.Option("--json", help="Write everything as JSON to a file; `-` is stdout.")]
 PngFile = Annotated[Path | None, typer.Option("--png", help="Write a picture.")]
 
-FILE_WIDTH = 130
-"""Columns of a table that goes to no terminal."""
-
 
 def bench() -> typer.Typer:
     """The benchmarks."""
@@ -206,14 +203,9 @@ def _report(
     json_file: str | None,
     png: Path | None,
 ) -> None:
-    from rich.console import Console
+    from .report import document, show, table_console, write_json
 
-    from .report import document, show, write_json
-
-    console = Console(stderr=json_file == "-")
-    if not console.is_terminal:
-        console.width = FILE_WIDTH
-    show(results, console)
+    show(results, table_console(stderr=json_file == "-"))
     if json_file is not None:
         write_json(document(kind, targets, plan, results), json_file)
     if png is not None:

@@ -85,7 +85,8 @@ def _rotated(targets: Sequence[Target], turn: int) -> list[Target]:
 
 def _result(label: str, concurrency: int, runs: list[Run]) -> Result:
     summaries = [summarize(run.samples, run.duration_s) for run in runs]
-    return Result(label=label, concurrency=concurrency, median=medians(summaries), summaries=summaries, runs=runs)
+    median = medians(summaries)
+    return Result(label=label, concurrency=concurrency, median=median, summaries=summaries, runs=list(runs))
 
 
 def _progress(label: str, concurrency: int, turn: int, turns: int, run: Run) -> str:

@@ -15,6 +15,9 @@ from .measure import Plan, Result
 from .summary import Percentiles
 from .targets import Target
 
+FILE_WIDTH = 130
+"""Columns of a table that goes to no terminal."""
+
 
 def ratios(results: Sequence[Result]) -> list[dict[str, object]]:
     """At each concurrency, the first target's medians divided by every other's."""
@@ -67,6 +70,14 @@ def write_json(content: dict[str, object], path: str) -> None:
         Path(path).write_bytes(data)
     except OSError as error:
         raise SettingsError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def table_console(*, stderr: bool = False) -> Console:
+    """Where `show` prints: wide enough, wherever it goes."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    return console
 
 
 def show(results: Sequence[Result], console: Console) -> None:
