@@ -75,7 +75,11 @@ class GroupQuantized:
         )
 
 
+Weight = torch.Tensor | GroupQuantized
+"""A tensor of a checkpoint."""
+
+
 def _weights(values: torch.Tensor, scales: torch.Tensor, minimums: torch.Tensor) -> torch.Tensor:
     # Two operations in place: what is fused would round once, and differ from the formats' own definitions.
-    groups = values.float().view(*scales.shape, -1)
-    return groups.mul_(scales[..., None]).add_(minimums[..., None]).view(values.shape)
+    groups = values.float().reshape(*scales.shape, -1)
+    return groups.mul_(scales[..., None]).add_(minimums[..., None]).reshape(values.shape)
