@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from sagellm_engine.loader import Checkpoint
-from sagellm_engine.weights import GroupQuantized
+from sagellm_engine.weights import GroupQuantized, Weight
 from sagellm_schemas import UnsupportedParameter
 
 MODEL_TYPES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral"}
@@ -40,7 +40,7 @@ def write_hf_folder(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
         (folder / "chat_template.jinja").write_text(checkpoint.chat_template, encoding="utf-8")
 
 
-def _plain(weight: torch.Tensor | GroupQuantized, dtype: torch.dtype) -> torch.Tensor:
+def _plain(weight: Weight, dtype: torch.dtype) -> torch.Tensor:
     tensor = weight.dequantize() if isinstance(weight, GroupQuantized) else weight
     return tensor.to(dtype).contiguous()
 
