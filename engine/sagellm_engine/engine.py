@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from sagellm_schemas import (
     ContextLengthExceeded,
@@ -24,6 +25,7 @@ from .contract import GenerateRequest, StepOutput
 from .engine_config import EngineConfig
 from .loader import Checkpoint, open_checkpoint
 from .loader.progress import LoadProgress
+from .lora import load_adapter
 from .model_runner import ModelRunner
 from .sampler import Sampled
 from .scheduler import Scheduler
@@ -52,12 +54,17 @@ class Engine:
 
         Raises:
             SettingsError: a setting is out of range.
-            ModelLoadError: the model cannot be loaded.
+            ModelLoadError: the model or an adapter cannot be loaded.
             OutOfMemory: weights or KV cache do not fit.
         """
         config.verify()
         checkpoint = checkpoint or open_checkpoint(config.model)
-        self.runner = ModelRunner(config, checkpoint, progress)
+        adapters = [
+            load_adapter(name, Path(folder).expanduser(), checkpoint.config)
+            for name, folder in config.adapters.items()
+        ]
+        self.runner = ModelRunner(config, checkpoint, adapters, progress)
+        self.adapters = list(config.adapters)
         self.card = _card(config, checkpoint, self.runner.max_model_len)
         self.tokenizer_json = checkpoint.tokenizer_json
         self.tokenizer = Tokenizer(checkpoint.tokenizer_json, self.card)
@@ -92,9 +99,14 @@ class Engine:
 
         Raises:
             ContextLengthExceeded: prompt and output do not fit the context.
-            InvalidRequest: no prompt, an unknown token id, or a sampling parameter out of range.
+            InvalidRequest: no prompt, an unknown token id or adapter, or a sampling parameter out of range.
         """
         request.sampling.verify()
+        if request.adapter is not None and request.adapter not in self.adapters:
+            raise InvalidRequest(
+                f"there is no adapter {request.adapter!r}; there are: {', '.join(self.adapters) or 'none'}",
+                param="adapter",
+            )
         prompt_tokens, limit = len(request.prompt_token_ids), self.card.max_model_len
         if not prompt_tokens:
             raise InvalidRequest("the prompt is empty", param="prompt")
@@ -147,6 +159,7 @@ class Engine:
             priority=request.priority,
             arrival=self._arrivals,
             tbt_slo_s=None if request.tbt_slo_ms is None else request.tbt_slo_ms / 1e3,
+            adapter=request.adapter,
         )
         self._arrivals += 1
         if answer.finish_reason is not None:  # the reader lacks nothing but the news

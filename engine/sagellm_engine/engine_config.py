@@ -1,6 +1,7 @@
 """`EngineConfig`: how an engine runs a model."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from sagellm_schemas import SettingsError
 
@@ -23,6 +24,8 @@ class EngineConfig:
     neither, a share of the memory that is free. `max_batched_tokens` is the budget of one step, prompt and decode
     tokens together; `max_chunk_tokens` further limits what one prompt may take of it. `max_model_len` counts
     prompt and output tokens and defaults to the model's own limit, or to what the KV cache holds if that is less.
+
+    `adapters` are LoRA adapters that a request can choose: name to folder, as the peft library writes them.
     """
 
     model: str
@@ -40,6 +43,7 @@ class EngineConfig:
     max_model_len: int | None = None
     enable_prefix_caching: bool = True
     num_threads: int | None = None
+    adapters: Mapping[str, str] = field(default_factory=dict)
 
     def verify(self) -> None:
         """Check everything that can be checked without the model.
@@ -74,6 +78,11 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"{name} must be at least 1; got {value}", param=name)
+        for name, folder in self.adapters.items():
+            if not name or not folder:
+                raise SettingsError(
+                    f"an adapter needs a name and a folder; got {name!r}={folder!r}", param="adapters"
+                )
         if self.max_batched_tokens < self.max_num_seqs:
             raise SettingsError(
                 f"max_batched_tokens ({self.max_batched_tokens}) must be at least max_num_seqs "

@@ -1,6 +1,6 @@
 """`ModelRunner`: plain data in, token ids out."""
 
-import math
+from collections.abc import Sequence as Items
 
 import torch
 
@@ -10,9 +10,9 @@ from .engine_config import EngineConfig
 from .execution import Scores, Span
 from .execution.make import make_executor
 from .loader import Checkpoint
-from .loader.expected_tensors import expected_shapes
 from .loader.progress import LoadProgress
-from .memory import available_bytes, check_context, check_weights
+from .lora import Adapter
+from .memory import check_context
 from .sampler import Sampled, Sampler, takes_best
 from .scheduler import Plan
 from .sequence import Sequence
@@ -24,8 +24,14 @@ class ModelRunner:
     `num_blocks` and `max_model_len` say what its KV cache has room for.
     """
 
-    def __init__(self, config: EngineConfig, checkpoint: Checkpoint, progress: LoadProgress | None = None) -> None:
-        """Load the weights, telling `progress` how far it is.
+    def __init__(
+        self,
+        config: EngineConfig,
+        checkpoint: Checkpoint,
+        adapters: Items[Adapter] = (),
+        progress: LoadProgress | None = None,
+    ) -> None:
+        """Load the weights, telling `progress` how far it is. Sequences may name any of `adapters`.
 
         Raises:
             SettingsError: the context is longer than the model's, or a quantized model is to be quantized.
@@ -37,11 +43,11 @@ class ModelRunner:
         model = checkpoint.config
         check_context(config, model.max_position_embeddings)
         dtype: torch.dtype = getattr(torch, model.dtype if config.dtype == "auto" else config.dtype)
-        check_weights(
-            sum(math.prod(s) for s in expected_shapes(model).values()) * dtype.itemsize, available_bytes()
-        )
         made = make_executor(config, checkpoint, dtype, progress)
         self.executor, self.num_blocks, self.max_model_len = made.executor, made.num_blocks, made.max_model_len
+        self._adapters = {adapter.name: index for index, adapter in enumerate(adapters)}
+        if adapters:
+            self.executor.adapt(adapters)
         self._sampler = Sampler(checkpoint.eos_token_ids)
 
     @torch.inference_mode()
@@ -55,7 +61,8 @@ class ModelRunner:
         finishing: list[Sequence] = []
         for sequence in sequences:
             start, end = sequence.num_computed, sequence.num_computed + plan[sequence]
-            spans.append(Span(len(token_ids), end - start, start, sequence.blocks))
+            adapter = None if sequence.adapter is None else self._adapters[sequence.adapter]
+            spans.append(Span(len(token_ids), end - start, start, sequence.blocks, adapter))
             token_ids += sequence.token_ids[start:end]
             positions += range(start, end)
             if end == len(sequence.token_ids):

@@ -18,10 +18,12 @@ class Sequence:
 
     `token_ids` are the prompt and the answer so far. The keys and values of the first `num_computed` of them are
     in `blocks`. `block_hashes` name the leading full blocks, as far as anyone has asked for them. `token_s` is
-    when its latest token was sampled; with a `tbt_slo_s` the next one is due so long after it.
+    when its latest token was sampled; with a `tbt_slo_s` the next one is due so long after it. `adapter` is the
+    LoRA adapter it runs with, if any.
     """
 
     __slots__ = (
+        "adapter",
         "arrival",
         "block_hashes",
         "blocks",
@@ -52,6 +54,7 @@ class Sequence:
         priority: int = 2,
         arrival: int = 0,
         tbt_slo_s: float | None = None,
+        adapter: str | None = None,
     ) -> None:
         self.id = request_id
         self.token_ids = prompt_token_ids + (resume_token_ids or [])
@@ -62,6 +65,7 @@ class Sequence:
         self.priority = priority
         self.arrival = arrival
         self.tbt_slo_s = tbt_slo_s
+        self.adapter = adapter
         self.token_s: float | None = None
         self.status = Status.WAITING
         self.num_computed = 0

@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     # Worker
     model: str = Field("smollm2-135m-instruct", description="folder, GGUF file, Hugging Face id or alias")
     served_name: str | None = Field(None, description="the model's name for clients; default from `model`")
+    adapters: dict[str, str] = Field(
+        default_factory=dict, description='LoRA adapters that requests can choose, as `{"name": "folder"}`'
+    )
     engine: Literal["sagellm", "vllm", "mock"] = Field("sagellm", description="which engine the worker runs")
     role: InstanceRole = Field(InstanceRole.GENERAL, description="what the worker does")
     vllm_url: str = Field("http://127.0.0.1:8001", description="base URL of a running vLLM server")

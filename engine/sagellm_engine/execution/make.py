@@ -1,6 +1,7 @@
 """Which executor runs a model here, and the room that is left for its KV cache."""
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,16 +11,16 @@ import torch
 from sagellm_engine.config import ModelConfig
 from sagellm_engine.engine_config import EngineConfig
 from sagellm_engine.loader import Checkpoint
-from sagellm_engine.loader.on_load import quantize_on_load
+from sagellm_engine.loader.on_load import quantize_on_load, weight_bytes
 from sagellm_engine.loader.progress import LoadProgress, reported
-from sagellm_engine.memory import available_bytes, kv_blocks
+from sagellm_engine.memory import available_bytes, check_weights, kv_blocks
 from sagellm_engine.models import build
 from sagellm_engine.models.weights import Weights
 from sagellm_engine.weights import Weight
 from sagellm_schemas import OutOfMemory
 
 from .executor import Executor
-from .native import KernelsUnavailableError, NativeExecutor, NativePacker, load_library
+from .native import KernelsUnavailableError, NativeExecutor, NativePacker, block_bytes, load_library
 from .torch_executor import TorchExecutor, TorchPacker
 
 log = logging.getLogger(__name__)
@@ -65,8 +66,10 @@ def _native(
 ) -> Made:
     library = load_library()
     model = checkpoint.config
+    check_weights(weight_bytes(checkpoint, config.quantization, dtype.itemsize), available_bytes())
     weights = Weights(model, _tensors(config, checkpoint, progress), NativePacker(library, dtype))
-    num_blocks, longest = _room(config, model, dtype)
+    block = block_bytes(model.num_kv_heads, model.head_dim, config.block_size, dtype)
+    num_blocks, longest = _room(config, model, block)
     executor = NativeExecutor(
         library,
         build(model, weights, longest),
@@ -82,8 +85,11 @@ def _torch(
     config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype, progress: LoadProgress | None
 ) -> Made:
     model = checkpoint.config
+    inflated_bytes = sum(math.prod(shape) for shape in checkpoint.shapes().values()) * dtype.itemsize
+    check_weights(inflated_bytes, available_bytes())
     weights = Weights(model, _tensors(config, checkpoint, progress), TorchPacker(dtype))
-    num_blocks, longest = _room(config, model, torch.float32)
+    block = 2 * model.num_kv_heads * model.head_dim * config.block_size * torch.float32.itemsize
+    num_blocks, longest = _room(config, model, block)
     return Made(TorchExecutor(build(model, weights, longest), num_blocks, config.block_size), num_blocks, longest)
 
 
@@ -94,6 +100,7 @@ def _tensors(
     return tensors if progress is None else reported(tensors, checkpoint.shapes(), progress)
 
 
-def _room(config: EngineConfig, model: ModelConfig, kv_dtype: torch.dtype) -> tuple[int, int]:
-    token_bytes = model.num_layers * 2 * model.num_kv_heads * model.head_dim * kv_dtype.itemsize
+def _room(config: EngineConfig, model: ModelConfig, layer_block_bytes: int) -> tuple[int, int]:
+    """Number of KV blocks and longest sequence, where a block takes `layer_block_bytes` in each layer."""
+    token_bytes = model.num_layers * layer_block_bytes // config.block_size
     return kv_blocks(config, token_bytes, model.max_position_embeddings, available_bytes())

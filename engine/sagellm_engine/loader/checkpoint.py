@@ -58,6 +58,10 @@ class Checkpoint(Protocol):
         """Shape of each tensor that `tensors` gives, without reading any data."""
         ...
 
+    def packed_bits(self) -> dict[str, float]:
+        """Of each tensor that `tensors` gives quantized: the bits a weight takes once packed, scales included."""
+        ...
+
     def tensors(self) -> "Iterator[tuple[str, Weight]]":
         """Each tensor with its name, on CPU, read when it is reached.
 

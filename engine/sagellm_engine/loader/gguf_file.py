@@ -19,7 +19,7 @@ from .expected_tensors import expected_shapes
 from .gguf_config import read_config
 from .gguf_dequantize import dequantize, supported
 from .gguf_header import GgufTensor, read_header
-from .gguf_quantized import kept_quantized, read_quantized
+from .gguf_quantized import kept_quantized, packed_bits, read_quantized
 from .gguf_rope import llama3_scaling
 from .gguf_tokenizer import GgufTokenizer
 from .read_ahead import read_ahead
@@ -85,6 +85,11 @@ class GgufFile:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor by its Hugging Face name."""
         return {name: tensor.shape for name, tensor in self._tensors.items()}
+
+    def packed_bits(self) -> dict[str, float]:
+        """See `Checkpoint`."""
+        found = {name: packed_bits(t.kind) for name, t in self._tensors.items() if len(t.shape) == 2}
+        return {name: bits for name, bits in found.items() if bits is not None}
 
     def tensors(self) -> Iterator[tuple[str, Weight]]:
         """Each tensor by its Hugging Face name, unpacked a few ahead in threads.

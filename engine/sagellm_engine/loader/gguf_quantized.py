@@ -14,6 +14,7 @@ import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
+from sagellm_engine import weights
 from sagellm_engine.weights import GroupQuantized
 
 Bytes = NDArray[np.uint8]
@@ -37,6 +38,12 @@ class _Kind(NamedTuple):
 def kept_quantized(kind: GGMLQuantizationType) -> bool:
     """Whether `read_quantized` can read `kind`; 5- and 6-bit values are kept in 8 bits."""
     return kind in _KINDS
+
+
+def packed_bits(kind: GGMLQuantizationType) -> float | None:
+    """Bits that a weight of `kind` takes once it is packed; None for a kind that is not kept quantized."""
+    found = _KINDS.get(kind)
+    return None if found is None else weights.packed_bits(found.bits, found.group_size)
 
 
 def read_quantized(raw: Bytes, kind: GGMLQuantizationType) -> GroupQuantized:

@@ -56,6 +56,10 @@ class SafetensorsFolder:
         """Shape of each tensor, from the headers of the shards."""
         return {name: source.shape for name, source in self._sources.items()}
 
+    def packed_bits(self) -> dict[str, float]:
+        """See `Checkpoint`."""
+        return {name: s.packed_bits for name, s in self._sources.items() if s.packed_bits is not None}
+
     def tensors(self) -> Iterator[tuple[str, Weight]]:
         """Each tensor, shard by shard: plain ones as views of the mapped file, quantized ones unpacked."""
         return read_ahead((name, source.read) for name, source in self._sources.items())
@@ -82,6 +86,8 @@ class SafetensorsFolder:
 
 class _Stored:
     """One tensor of a shard; see `StoredTensor`."""
+
+    packed_bits = None
 
     def __init__(self, name: str, shard: Any) -> None:
         header = shard.get_slice(name)

@@ -42,11 +42,6 @@ class GroupQuantized:
         """(out, in), as of the matrix it stands for."""
         return self.values.shape[0], self.values.shape[1]
 
-    @property
-    def packed_bytes(self) -> int:
-        """What it takes once `bits` are packed and each scale and minimum is 16 bits."""
-        return self.values.numel() * self.bits // 8 + 4 * self.scales.numel()
-
     def dequantize(self) -> torch.Tensor:
         """The matrix, float32 (out, in)."""
         return _weights(self.values, self.scales, self.minimums)
@@ -73,6 +68,11 @@ class GroupQuantized:
             bits=bits,
             group_size=group_size,
         )
+
+
+def packed_bits(bits: int, group_size: int) -> float:
+    """Bits that a weight takes once it is packed, its part of a 16-bit scale and minimum included."""
+    return bits + 32 / group_size
 
 
 Weight = torch.Tensor | GroupQuantized

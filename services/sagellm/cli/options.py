@@ -39,6 +39,13 @@ KvCacheBytes = Annotated[int | None, typer.Option(help="Memory of the KV cache; 
 ServedName = Annotated[
     str | None, typer.Option(help="The model's name for clients; made from --model if not given.")
 ]
+Adapter = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="LoRA adapter that requests can ask for as a model: its name and folder; may be repeated.",
+        metavar="NAME=FOLDER",
+    ),
+]
 Policy = Annotated[str | None, typer.Option(help="Order of the queue.", show_default="adaptive")]
 Routing = Annotated[str | None, typer.Option(help="Choice of the worker.", show_default="load_balanced")]
 PdPolicy = Annotated[
@@ -100,3 +107,24 @@ def leaves_it_to_a_subcommand(context: typer.Context) -> bool:
             f"put options behind the subcommand: {context.command_path} {context.invoked_subcommand}"
         )
     return True
+
+
+def adapters(given: list[str] | None) -> dict[str, str] | None:
+    """The setting `adapters` of the flags `--adapter`; None if there are none.
+
+    Raises:
+        SettingsError: one is not a name and a folder, or a name comes twice.
+    """
+    if not given:
+        return None
+    from sagellm_schemas import SettingsError
+
+    found: dict[str, str] = {}
+    for text in given:
+        name, _, folder = text.partition("=")
+        if not name or not folder:
+            raise SettingsError(f"--adapter must be NAME=FOLDER; got {text!r}", param="adapters")
+        if name in found:
+            raise SettingsError(f"--adapter {name} is given twice", param="adapters")
+        found[name] = folder
+    return found

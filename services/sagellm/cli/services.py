@@ -59,6 +59,7 @@ def worker(
     nats_url: options.NatsUrl = None,
     model: options.Model = None,
     served_name: options.ServedName = None,
+    adapter: options.Adapter = None,
     engine: options.Engine = None,
     vllm_url: options.VllmUrl = None,
     role: options.Role = None,
@@ -78,7 +79,8 @@ def worker(
     log_level: options.LogLevel = None,
 ) -> None:
     """Run a worker: one model on one engine. Start as many as you like."""
-    given = dict(locals())
+    given = dict(locals()) | {"adapters": options.adapters(adapter)}
+    del given["adapter"]
     from functools import partial
 
     from sagellm.settings import Settings

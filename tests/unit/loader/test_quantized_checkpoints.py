@@ -11,7 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
+from sagellm_engine.engine import Engine
+from sagellm_engine.engine_config import EngineConfig
 from sagellm_engine.loader import open_checkpoint
+from sagellm_engine.text_score import TextScore, score_text
 from sagellm_engine.weights import GroupQuantized
 from sagellm_schemas import ModelLoadError
 
@@ -194,6 +197,9 @@ def test_weights_are_exactly_what_the_format_says_and_stay_quantized(make_folder
     assert checkpoint.shapes() == {name: tuple(weight.shape) for name, weight in expected.items()}
     found = dict(checkpoint.tensors())
     assert found.keys() == expected.keys()
+    assert checkpoint.packed_bits() == {
+        name: case.bits + 32 / found[name].group_size for name in expected if "_proj.weight" in name
+    }
     for name, weight in expected.items():
         if "_proj.weight" in name:
             assert isinstance(found[name], GroupQuantized)
@@ -203,14 +209,35 @@ def test_weights_are_exactly_what_the_format_says_and_stay_quantized(make_folder
             assert torch.equal(found[name], weight), name
 
 
+@pytest.mark.parametrize("executor", ["torch", "auto"])
+@pytest.mark.parametrize("case", ["gptq", "gptq by rows", "awq", "packed 8 bits", "bytes by rows"])
+def test_the_engine_predicts_as_with_the_weights_they_stand_for(
+    make_folder: Make, case: str, executor: str
+) -> None:
+    folder = make_folder()
+    expected = quantize_folder(folder, CASES[case])
+    plain = open_checkpoint(str(folder))
+    plain.tensors = lambda: iter(expected.items())
+    token_ids = torch.randint(0, 280, (100,), generator=torch.Generator().manual_seed(5)).tolist()
+
+    def score(engine: Engine) -> TextScore:
+        return score_text(engine.runner.executor, token_ids, prefix=[], window_tokens=128, block_size=16)
+
+    theirs = score(Engine(EngineConfig(model=str(folder), num_blocks=8, executor="torch"), plain))
+    ours = score(Engine(EngineConfig(model=str(folder), num_blocks=8, executor=executor)))
+    assert ours.losses == pytest.approx(theirs.losses, abs=1e-4 if executor == "torch" else 0.05)
+
+
 def test_weights_in_the_order_of_their_activations_come_as_numbers_and_a_line_says_so(
     make_folder: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = make_folder()
     expected = quantize_folder(folder, Case(GPTQ | {"desc_act": True}, gptq(1), shuffled=True))
-    for name, weight in open_checkpoint(str(folder)).tensors():
+    checkpoint = open_checkpoint(str(folder))
+    for name, weight in checkpoint.tensors():
         assert isinstance(weight, torch.Tensor)
         assert torch.equal(weight, expected[name]), name
+    assert not checkpoint.packed_bits()
     assert "act-order" in caplog.text
 
 

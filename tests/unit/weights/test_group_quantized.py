@@ -27,11 +27,6 @@ def test_a_weight_is_its_value_times_the_scale_plus_the_minimum_of_its_group(gro
         assert weights[row, column] == quantized.values[row, column] * scale + minimum
 
 
-def test_packed_it_takes_its_bits_and_32_more_for_each_group() -> None:
-    assert _random(4, 64, 32).packed_bytes == 4 * 64 // 2 + 4 * 2 * 4
-    assert _random(4, 64, 16, bits=8).packed_bytes == 4 * 64 + 4 * 4 * 4
-
-
 def test_looking_up_rows_gives_the_rows_of_the_matrix() -> None:
     quantized = _random(7, 64, 32)
     ids = torch.tensor([[6, 0], [3, 3]])

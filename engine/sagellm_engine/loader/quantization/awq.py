@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sagellm_engine.weights import GroupQuantized
+from sagellm_engine.weights import GroupQuantized, packed_bits
 
 from .packed_integers import FLOATS, Bytes, integers, minimums, scales
 from .scheme import Source, StoredTensor, check_shape, groups_of, part
@@ -56,6 +56,11 @@ class _AwqMatrix:
     values: StoredTensor
     zeros: StoredTensor
     scales: StoredTensor
+
+    @property
+    def packed_bits(self) -> float:
+        """See `Source`."""
+        return packed_bits(4, self.group_size)
 
     def read(self) -> GroupQuantized:
         """The matrix as `GroupQuantized`."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sagellm_engine.weights import GroupQuantized
+from sagellm_engine.weights import GroupQuantized, packed_bits
 from sagellm_schemas import ModelLoadError
 
 from .packed_integers import FLOATS, Bytes, integers, minimums, scales, unpack
@@ -90,6 +90,11 @@ class _Matrix:
     values: StoredTensor
     scales: StoredTensor
     zeros: StoredTensor | None
+
+    @property
+    def packed_bits(self) -> float:
+        """See `Source`."""
+        return packed_bits(self.bits, self.group_size)
 
     def read(self) -> GroupQuantized:
         """The matrix as `GroupQuantized`; signed values are shifted to begin at 0, and their zeros with them."""

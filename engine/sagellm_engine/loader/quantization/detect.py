@@ -95,7 +95,9 @@ def _gptq(config: _GptqConfig) -> Gptq:
         raise _unsupported(f"with GPTQ to {config.bits} bits in {config.pack_dtype}")
     if config.desc_act:
         log.warning("GPTQ weights in act-order cannot stay quantized; they take 16 or 32 bits each in memory")
-    return Gptq(config.bits, _group_size(config.group_size), zeros_less_1=layout == "gptq")
+    return Gptq(
+        config.bits, _group_size(config.group_size), zeros_less_1=layout == "gptq", act_order=config.desc_act
+    )
 
 
 def _awq(config: _AwqConfig) -> Awq:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sagellm_engine.weights import GroupQuantized, Weight
+from sagellm_engine.weights import GroupQuantized, Weight, packed_bits
 from sagellm_schemas import ModelLoadError
 
 from .packed_integers import FLOATS, integers, minimums, scales, unpack
@@ -28,11 +28,15 @@ _ONES = {4: 0x11111111, 8: 0x01010101}
 
 @dataclass(frozen=True, slots=True)
 class Gptq:
-    """`bits` is 4 or 8; a `group_size` of -1 is the whole row; `zeros_less_1` in version 1 of the format."""
+    """`bits` is 4 or 8; a `group_size` of -1 is the whole row; `zeros_less_1` in version 1 of the format.
+
+    With `act_order` the groups may be other than runs of inputs.
+    """
 
     bits: int
     group_size: int
     zeros_less_1: bool
+    act_order: bool
 
     @property
     def name(self) -> str:
@@ -67,6 +71,11 @@ class _GptqMatrix:
     zeros: StoredTensor
     scales: StoredTensor
     order: StoredTensor | None
+
+    @property
+    def packed_bits(self) -> float | None:
+        """See `Source`."""
+        return None if self.scheme.act_order else packed_bits(self.scheme.bits, self.group_size)
 
     def read(self) -> Weight:
         """Quantized, or float32 if the groups are not runs of inputs (act-order)."""

@@ -15,6 +15,11 @@ class Source(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
+    @property
+    def packed_bits(self) -> float | None:
+        """Bits that a weight takes once packed, scales included; None if it is read as a plain tensor."""
+        ...
+
     def read(self) -> Weight:
         """The weight.
 
@@ -35,6 +40,9 @@ class StoredTensor(Protocol):
 
     @property
     def dtype(self) -> str: ...
+
+    @property
+    def packed_bits(self) -> None: ...
 
     def read(self) -> torch.Tensor:
         """The tensor, a view of the mapped file."""

@@ -37,6 +37,7 @@ def engine_config(settings: Settings) -> EngineConfig:
         max_model_len=settings.max_model_len,
         enable_prefix_caching=settings.prefix_caching,
         num_threads=settings.threads,
+        adapters=settings.adapters,
     )
     config.verify()
     return config
