@@ -63,8 +63,20 @@ class BlockManager:
             self._references[block] = 1
             sequence.blocks.append(block)
 
+    def shrink(self, sequence: Sequence, num_tokens: int) -> None:
+        """Give back what is not needed for `num_tokens` beyond those computed: nobody else knows of it."""
+        for _ in range(-self._missing(sequence, num_tokens)):
+            block = sequence.blocks.pop()
+            self._references[block] = 0
+            self._free[block] = None
+            self._free.move_to_end(block, last=False)
+
+    def room(self, sequence: Sequence) -> int:
+        """How many tokens beyond those computed its blocks and the free ones hold."""
+        return (len(sequence.blocks) + len(self._free)) * self.block_size - sequence.num_computed
+
     def commit(self, sequence: Sequence) -> None:
-        """Let others share the blocks that `num_computed` tokens now fill."""
+        """Let others share the blocks that `num_computed` tokens now fill, all of which are in `token_ids`."""
         if not self._caching:
             return
         full = sequence.num_computed // self.block_size

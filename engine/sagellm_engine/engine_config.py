@@ -7,6 +7,8 @@ from sagellm_schemas import SettingsError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu")
+SPECULATIONS = ("ngram", "draft")
+MOST_DRAFT_TOKENS = 64
 EXECUTORS = ("auto", "native", "torch")
 QUANTIZATIONS = ("int8", "int4")
 
@@ -26,6 +28,9 @@ class EngineConfig:
     prompt and output tokens and defaults to the model's own limit, or to what the KV cache holds if that is less.
 
     `adapters` are LoRA adapters that a request can choose: name to folder, as the peft library writes them.
+
+    `speculation` guesses up to `num_draft_tokens` tokens of a sequence ahead, where that pays: "ngram" from what
+    the text repeats, "draft" by `draft_model`, a small model with the same vocabulary.
     """
 
     model: str
@@ -44,6 +49,9 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     num_threads: int | None = None
     adapters: Mapping[str, str] = field(default_factory=dict)
+    speculation: str | None = None
+    draft_model: str | None = None
+    num_draft_tokens: int = 10
 
     def verify(self) -> None:
         """Check everything that can be checked without the model.
@@ -74,6 +82,7 @@ class EngineConfig:
             "max_chunk_tokens",
             "max_model_len",
             "num_threads",
+            "num_draft_tokens",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -88,4 +97,24 @@ class EngineConfig:
                 f"max_batched_tokens ({self.max_batched_tokens}) must be at least max_num_seqs "
                 f"({self.max_num_seqs}), so that every running request can decode in every step",
                 param="max_batched_tokens",
+            )
+        self._verify_speculation()
+
+    def _verify_speculation(self) -> None:
+        if self.speculation is not None and self.speculation not in SPECULATIONS:
+            raise SettingsError(
+                f"speculation must be one of {', '.join(SPECULATIONS)}; got {self.speculation!r}",
+                param="speculation",
+            )
+        if self.speculation == "draft" and not self.draft_model:
+            raise SettingsError("speculation with a draft model needs draft_model", param="draft_model")
+        if self.draft_model and self.speculation != "draft":
+            raise SettingsError(
+                "draft_model is given, but speculation is not 'draft', so it would have no effect",
+                param="draft_model",
+            )
+        if self.num_draft_tokens > MOST_DRAFT_TOKENS:
+            raise SettingsError(
+                f"num_draft_tokens must be at most {MOST_DRAFT_TOKENS}; got {self.num_draft_tokens}",
+                param="num_draft_tokens",
             )

@@ -1,11 +1,13 @@
 """`ModelRunner`: plain data in, token ids out."""
 
 from collections.abc import Sequence as Items
+from itertools import islice
 
 import torch
 
 from sagellm_schemas import EngineError
 
+from .config import ModelConfig
 from .engine_config import EngineConfig
 from .execution import Scores, Span
 from .execution.make import make_executor
@@ -13,9 +15,10 @@ from .loader import Checkpoint
 from .loader.progress import LoadProgress
 from .lora import Adapter
 from .memory import check_context
-from .sampler import Sampled, Sampler, takes_best
+from .sampler import Context, Sampled, Sampler, takes_best
 from .scheduler import Plan
 from .sequence import Sequence
+from .speculation import Ahead, accept
 
 
 class ModelRunner:
@@ -30,8 +33,11 @@ class ModelRunner:
         checkpoint: Checkpoint,
         adapters: Items[Adapter] = (),
         progress: LoadProgress | None = None,
+        draft: ModelConfig | None = None,
     ) -> None:
-        """Load the weights, telling `progress` how far it is. Sequences may name any of `adapters`.
+        """Load the weights, telling `progress` how far it is, and leave room for as many KV blocks of `draft`.
+
+        Sequences may name any of `adapters`.
 
         Raises:
             SettingsError: the context is longer than the model's, or a quantized model is to be quantized.
@@ -43,7 +49,7 @@ class ModelRunner:
         model = checkpoint.config
         check_context(config, model.max_position_embeddings)
         dtype: torch.dtype = getattr(torch, model.dtype if config.dtype == "auto" else config.dtype)
-        made = make_executor(config, checkpoint, dtype, progress)
+        made = make_executor(config, checkpoint, dtype, progress, draft)
         self.executor, self.num_blocks, self.max_model_len = made.executor, made.num_blocks, made.max_model_len
         self._adapters = {adapter.name: index for index, adapter in enumerate(adapters)}
         if adapters:
@@ -51,8 +57,11 @@ class ModelRunner:
         self._sampler = Sampler(checkpoint.eos_token_ids)
 
     @torch.inference_mode()
-    def run(self, plan: Plan) -> dict[Sequence, Sampled | EngineError]:
-        """Compute the plan's tokens; the next token of every sequence that has no more left to compute."""
+    def run(self, plan: Plan) -> dict[Sequence, list[Sampled] | EngineError]:
+        """Compute the plan's tokens; the next ones of every sequence that has no more left to compute.
+
+        That is one token, and one more for each leading draft that is right.
+        """
         sequences = sorted(plan, key=lambda s: plan[s] > 1)
         token_ids: list[int] = []
         positions: list[int] = []
@@ -63,11 +72,11 @@ class ModelRunner:
             start, end = sequence.num_computed, sequence.num_computed + plan[sequence]
             adapter = None if sequence.adapter is None else self._adapters[sequence.adapter]
             spans.append(Span(len(token_ids), end - start, start, sequence.blocks, adapter))
-            token_ids += sequence.token_ids[start:end]
+            token_ids += sequence.token_ids[start:end] + sequence.drafts
             positions += range(start, end)
-            if end == len(sequence.token_ids):
+            if end == len(sequence.token_ids) + len(sequence.drafts):
                 finishing.append(sequence)
-                logits_rows.append(len(token_ids) - 1)
+                logits_rows += range(len(token_ids) - 1 - len(sequence.drafts), len(token_ids))
         scores = self.executor.forward(token_ids, positions, spans, logits_rows)
         return self._sample(scores, finishing) if finishing else {}
 
@@ -76,17 +85,29 @@ class ModelRunner:
         """Wipe KV blocks that hold what must not reach another sequence, such as NaN."""
         self.executor.clear(blocks)
 
-    def _sample(self, scores: Scores, sequences: list[Sequence]) -> dict[Sequence, Sampled | EngineError]:
-        results: dict[Sequence, Sampled | EngineError] = {}
-        logits, best = scores.logits, scores.best
-        if -1 in best:
-            error = "the model gave scores that are not finite numbers"
-            results = {s: EngineError(error) for s, token in zip(sequences, best, strict=True) if token < 0}
-            healthy = [row for row, token in enumerate(best) if token >= 0]
-            logits, best = logits[healthy], [best[row] for row in healthy]
-            sequences = [s for s in sequences if s not in results]
-        if all(takes_best(s) for s in sequences):
-            sampled = [Sampled(token_id) for token_id in best]
-        else:
-            sampled = self._sampler.sample(logits, sequences)
-        return results | dict(zip(sequences, sampled, strict=True))
+    def _sample(self, scores: Scores, sequences: list[Sequence]) -> dict[Sequence, list[Sampled] | EngineError]:
+        """Of each sequence what its rows of `scores` give: one, and one for each draft."""
+        results: dict[Sequence, list[Sampled] | EngineError] = {}
+        contexts: list[Context] = []
+        rows: list[int] = []
+        end = 0
+        for sequence in sequences:
+            start, end = end, end + 1 + len(sequence.drafts)
+            if -1 in scores.best[start:end]:
+                results[sequence] = EngineError("the model gave scores that are not finite numbers")
+            else:
+                rows += range(start, end)
+                contexts.append(sequence)
+                contexts += [Ahead(sequence, count) for count in range(1, end - start)]
+        drawn = iter(self._draw(scores, rows, contexts))
+        for sequence in sequences:
+            if sequence not in results:
+                results[sequence] = accept(sequence.drafts, list(islice(drawn, 1 + len(sequence.drafts))))
+        return results
+
+    def _draw(self, scores: Scores, rows: list[int], contexts: list[Context]) -> list[Sampled]:
+        """The token after each context, from its row."""
+        if all(takes_best(context) for context in contexts):
+            return [Sampled(scores.best[row]) for row in rows]
+        logits = scores.logits if len(rows) == len(scores.best) else scores.logits[rows]
+        return self._sampler.sample(logits, contexts)

@@ -19,7 +19,7 @@ class Sequence:
     `token_ids` are the prompt and the answer so far. The keys and values of the first `num_computed` of them are
     in `blocks`. `block_hashes` name the leading full blocks, as far as anyone has asked for them. `token_s` is
     when its latest token was sampled; with a `tbt_slo_s` the next one is due so long after it. `adapter` is the
-    LoRA adapter it runs with, if any.
+    LoRA adapter it runs with, if any. `drafts` are what a step under way checks whether they come next.
     """
 
     __slots__ = (
@@ -27,6 +27,7 @@ class Sequence:
         "arrival",
         "block_hashes",
         "blocks",
+        "drafts",
         "id",
         "max_tokens",
         "num_cached",
@@ -75,6 +76,7 @@ class Sequence:
         """Tokens found in the prefix cache when the sequence first ran; None before."""
         self.blocks: list[int] = []
         self.block_hashes: list[bytes] = []
+        self.drafts: list[int] = []
 
     @property
     def num_output(self) -> int:

@@ -52,6 +52,20 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The LoRA adapters that a request can choose here."""
 
 
+class SpeculationStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What came of speculative decoding since the engine's start."""
+
+    drafted_tokens_total: int = 0
+    """Tokens that were guessed ahead."""
+    accepted_tokens_total: int = 0
+    """Of these, how many were right."""
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Share of drafted tokens that were right; None where there were none."""
+        return self.accepted_tokens_total / self.drafted_tokens_total if self.drafted_tokens_total else None
+
+
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One engine's counters. Totals grow from the engine's start; the rest is the state now."""
 
@@ -75,6 +89,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     does not tell."""
     computed_tokens_total: int = 0
     """Tokens that went through the model, each in its step; 0 where the engine does not tell."""
+    speculation: SpeculationStats | None = None
+    """None where no tokens are guessed ahead."""
 
 
 class InstanceStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

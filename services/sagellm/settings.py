@@ -130,6 +130,12 @@ class Settings(BaseSettings):
     kv_cache_bytes: int | None = Field(None, ge=MIB, description="memory of the KV cache; default: what is free")
     prefix_caching: bool = Field(True, description="reuse the KV blocks of equal prefixes")
     threads: int | None = Field(None, ge=1, description="CPU threads of the engine; default: by the machine")
+    speculation: Literal["off", "ngram", "draft"] = Field(
+        "off",
+        description="guess tokens ahead where it pays: ngram (what the text repeats), draft (a model); or off",
+    )
+    draft_model: str | None = Field(None, description="the model that guesses, given as `model` is; for draft")
+    draft_tokens: int = Field(10, ge=1, le=64, description="tokens guessed ahead at most")
 
     # Mock engine
     mock_ttft_ms: float = Field(0.0, ge=0, description="time to first token")

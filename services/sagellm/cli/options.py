@@ -36,6 +36,17 @@ MaxNumSeqs = Annotated[
 ]
 MaxBatchedTokens = Annotated[int | None, typer.Option(help="Tokens of one engine step.", show_default="512")]
 KvCacheBytes = Annotated[int | None, typer.Option(help="Memory of the KV cache; what is free if not given.")]
+Speculation = Annotated[
+    str | None,
+    typer.Option(
+        help="Guess tokens ahead where it pays: ngram (what the text repeats), draft (a model) or off.",
+        show_default="off",
+    ),
+]
+DraftModel = Annotated[
+    str | None, typer.Option(help="Model that guesses, with the vocabulary of --model; for --speculation draft.")
+]
+DraftTokens = Annotated[int | None, typer.Option(help="Tokens guessed ahead at most.", show_default="10")]
 ServedName = Annotated[
     str | None, typer.Option(help="The model's name for clients; made from --model if not given.")
 ]

@@ -57,6 +57,7 @@ from sagellm_schemas import (
     SamplingParams,
     SloCompliance,
     Snapshot,
+    SpeculationStats,
     SwitchOrder,
     TokenLogprob,
     Tokens,
@@ -291,6 +292,12 @@ MESSAGES: dict[str, msgspec.Struct] = {
         state=EngineState.READY,
         running={},
         stats=EngineStats(chunk_tokens=2048, computed_tokens_total=9000),
+    ),
+    "instance_stats_speculating": InstanceStats(
+        info=_INFO,
+        state=EngineState.READY,
+        running={},
+        stats=EngineStats(speculation=SpeculationStats(drafted_tokens_total=700, accepted_tokens_total=420)),
     ),
     "instance_report": InstanceReport(heartbeat=_HEARTBEAT, ended=[_ENDED]),
     "model_card": ModelCard(
