@@ -1,4 +1,4 @@
-"""The compiled kernels: a row's scores do not depend on what it is computed with, and what happens without them."""
+"""The compiled kernels: a row has the same scores whatever it is computed with; and what happens without them."""
 
 import logging
 from collections.abc import Callable
