@@ -101,12 +101,13 @@ struct Decoder::Thread {
         const Row weights[2] = {segment.data + tile * bytes, segment.data + (tile + count - 1) * bytes};
         const float units[2] = {segment.unit, segment.unit};
         const int out = segment.first_out + tile * LANES, n = std::min(count * LANES, segment.outs - tile * LANES);
-        for (int base = first; base < last; base += MAX_ROWS) {
-            const int rows = std::min(MAX_ROWS, last - base);
+        const int passes = (last - first + MAX_ROWS - 1) / MAX_ROWS;
+        for (int pass = 0; pass < passes; pass++) {
+            const int base = first + (last - first) * pass / passes, rows = first + (last - first) * (pass + 1) / passes - base;
             Row at[MAX_ROWS];
             for (int r = 0; r < rows; r++) at[r] = row_at(base + r);
             sage::multiply(count, rows, segment.kind, weights, units, at, padded(product.ins), panel_sums(),
-                           base + rows < last ? 0 : 2 * bytes * team.size);
+                           Ahead::of(pass, passes, bytes, 2 * bytes * team.size));
             for (int r = 0; r < rows; r++) {
                 float* sums = panel_sums() + r * PANEL;
                 if (product.bias) add(sums, product.bias + out, n);
@@ -128,12 +129,13 @@ struct Decoder::Thread {
         for (int t = 0; t < count; t++)
             weights[t] = gate->data + (tile + t) * bytes, weights[count + t] = up->data + (tile + t) * up_bytes;
         const float units[4] = {gate->unit, gate->unit, up->unit, up->unit};
-        for (int base = first; base < last; base += MAX_ROWS / 2) {
-            const int rows = std::min(MAX_ROWS / 2, last - base);
+        const int passes = (last - first + MAX_ROWS / 2 - 1) / (MAX_ROWS / 2);
+        for (int pass = 0; pass < passes; pass++) {
+            const int base = first + (last - first) * pass / passes, rows = first + (last - first) * (pass + 1) / passes - base;
             Row at[MAX_ROWS / 2];
             for (int r = 0; r < rows; r++) at[r] = row_at(base + r);
             float* sums = panel_sums();
-            const size_t ahead = base + rows < last ? 0 : 2 * bytes * team.size;  // once is enough
+            const Ahead ahead = Ahead::of(pass, passes, bytes, 2 * bytes * team.size);
             if (alike) sage::multiply(4, rows, gate->kind, weights, units, at, ins, sums, ahead);
             else {
                 sage::multiply(count, rows, gate->kind, weights, units, at, ins, sums, ahead);

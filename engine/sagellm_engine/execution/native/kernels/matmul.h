@@ -14,18 +14,34 @@ constexpr int PANEL = LANES * MAX_TILES;
 
 using Row = const uint8_t*;
 
+// What memory to ask for meanwhile: from `offset` bytes after the weights on, `part` of what is read.
+//
+// Weights are read once for some rows and then again for the next ones. Only the first time do they come from memory,
+// so each of these passes asks for its part of what will be read next: memory is never idle.
+struct Ahead {
+    size_t offset;
+    float part;
+
+    // In pass `pass` of `passes` over weights of `bytes` bytes, for weights `distance` bytes further on.
+    static Ahead of(int pass, int passes, size_t bytes, size_t distance) {
+        return {distance + bytes * pass / passes, 1.0f / float(passes)};
+    }
+};
+
 #if defined(__AVX512BF16__)
 
 template <int T, int R>
-inline void bfloat_tiles(const Row* weights, const Row* rows, int ins, float* out, size_t ahead) {
+inline void bfloat_tiles(const Row* weights, const Row* rows, int ins, float* out, Ahead ahead) {
     __m512 sums[R][T];
     for (int r = 0; r < R; r++)
         for (int t = 0; t < T; t++) sums[r][t] = _mm512_setzero_ps();
-    for (int pair = 0; pair < ins / 2; pair++) {
+    const size_t step = size_t(64 * ahead.part);
+    size_t next = ahead.offset;
+    for (int pair = 0; pair < ins / 2; pair++, next += step) {
         __m512bh w[T];
         for (int t = 0; t < T; t++) {
             w[t] = __m512bh(_mm512_loadu_si512(weights[t] + size_t(pair) * 64));
-            __builtin_prefetch(weights[t] + size_t(pair) * 64 + ahead, 0, 2);
+            __builtin_prefetch(weights[t] + next, 0, 2);
         }
         for (int r = 0; r < R; r++) {
             const __m512bh x = __m512bh(_mm512_set1_epi32(reinterpret_cast<const int32_t*>(rows[r])[pair]));
@@ -39,18 +55,20 @@ inline void bfloat_tiles(const Row* weights, const Row* rows, int ins, float* ou
 #endif
 
 template <int KIND, int T, int R>
-inline void float_tiles(const Row* weights, const Row* rows, int ins, float* out, size_t ahead) {
+inline void float_tiles(const Row* weights, const Row* rows, int ins, float* out, Ahead ahead) {
     Vec sums[R][T];
     for (int r = 0; r < R; r++)
         for (int t = 0; t < T; t++) sums[r][t] = splat(0.0f);
     constexpr int STEP = KIND == BFLOAT16 ? 2 : 1;
     constexpr size_t BYTES = KIND == FLOAT16 ? 32 : 64;
-    for (int k = 0; k < ins; k += STEP) {
+    const size_t step = size_t(BYTES * ahead.part);
+    size_t next = ahead.offset;
+    for (int k = 0; k < ins; k += STEP, next += step) {
         for (int part = 0; part < STEP; part++) {
             Vec w[T];
             for (int t = 0; t < T; t++) {
                 const uint8_t* at = weights[t] + size_t(k / STEP) * BYTES;
-                if (part == 0) __builtin_prefetch(at + ahead, 0, 2);
+                if (part == 0) __builtin_prefetch(weights[t] + next, 0, 2);
                 if constexpr (KIND == FLOAT32) w[t] = load(reinterpret_cast<const float*>(at));
                 else if constexpr (KIND == FLOAT16) w[t] = from_half(reinterpret_cast<const uint16_t*>(at));
                 else w[t] = part == 0 ? even_bfloats(at) : odd_bfloats(at);
@@ -145,7 +163,7 @@ inline Vec floats(const Sums& sums) { return from_ints(sums.x); }
 #endif
 
 template <int KIND, int R>
-inline void integer_tile(const uint8_t* weights, const Row* rows, int ins, float unit, float* out, size_t ahead) {
+inline void integer_tile(const uint8_t* weights, const Row* rows, int ins, float unit, float* out, Ahead ahead) {
     constexpr int HALVES = KIND == INT8_HALVES ? 2 : 1, FOURS = 8 / HALVES;
     const size_t bytes = group_bytes(KIND);
     Vec sums[R];
@@ -154,8 +172,10 @@ inline void integer_tile(const uint8_t* weights, const Row* rows, int ins, float
         sums[r] = splat(0.0f);
         scales[r] = group_scales(rows[r], ins), totals[r] = group_sums(rows[r], ins);
     }
-    for (int group = 0; group < ins / GROUP; group++, weights += bytes) {
-        for (size_t line = 0; line < bytes; line += 64) __builtin_prefetch(weights + ahead + line, 0, 2);
+    const size_t step = size_t(float(bytes) * ahead.part);
+    const uint8_t* next = weights + ahead.offset;
+    for (int group = 0; group < ins / GROUP; group++, weights += bytes, next += step) {
+        for (size_t line = 0; line < step; line += 64) __builtin_prefetch(next + line, 0, 2);
         for (int half = 0; half < HALVES; half++) {
             const uint8_t* from = weights + half * (bytes / HALVES);
             Fours w[FOURS];
@@ -179,7 +199,7 @@ inline void integer_tile(const uint8_t* weights, const Row* rows, int ins, float
 }
 
 template <int T, int R>
-inline void tiles(int kind, const Row* weights, const float* units, const Row* rows, int ins, float* out, size_t ahead) {
+inline void tiles(int kind, const Row* weights, const float* units, const Row* rows, int ins, float* out, Ahead ahead) {
     switch (kind) {
         case FLOAT32: return float_tiles<FLOAT32, T, R>(weights, rows, ins, out, ahead);
         case FLOAT16: return float_tiles<FLOAT16, T, R>(weights, rows, ins, out, ahead);
@@ -199,7 +219,7 @@ inline void tiles(int kind, const Row* weights, const float* units, const Row* r
 
 template <int T, int R = (T > 2 ? MAX_ROWS / 2 : MAX_ROWS)>
 inline void some_tiles(int count, int kind, const Row* weights, const float* units, const Row* rows, int ins, float* out,
-                       size_t ahead) {
+                       Ahead ahead) {
     if constexpr (R > 1) {
         if (count < R) return some_tiles<T, R - 1>(count, kind, weights, units, rows, ins, out, ahead);
     }
@@ -208,9 +228,9 @@ inline void some_tiles(int count, int kind, const Row* weights, const float* uni
 
 // out[r * PANEL + t * 16 + …] = rows[r] · weights[t]ᵀ, without bias, for T tiles and up to 12 (T = 4: 6) rows.
 //
-// `ins` is the padded number of inputs. `ahead` bytes after what is read, memory is fetched that will be read next.
+// `ins` is the padded number of inputs.
 inline void multiply(int num_tiles, int num_rows, int kind, const Row* weights, const float* units, const Row* rows,
-                     int ins, float* out, size_t ahead) {
+                     int ins, float* out, Ahead ahead) {
     switch (num_tiles) {
         case 1: return some_tiles<1>(num_rows, kind, weights, units, rows, ins, out, ahead);
         case 2: return some_tiles<2>(num_rows, kind, weights, units, rows, ins, out, ahead);
