@@ -1,0 +1,18 @@
+"""What tensor cores multiply."""
+
+import torch
+import triton
+import triton.language as tl
+
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+"""Whether kernels run on the CPU in Triton's interpreter (`TRITON_INTERPRET=1` before the first import of triton)."""
+
+_TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+
+
+def dot_type(dtype: torch.dtype) -> tl.dtype:
+    """The type of `tl.dot`'s operands for activations of `dtype`.
+
+    The interpreter computes with NumPy, which has no bfloat16: there a product of bfloat16 is one of float32.
+    """
+    return tl.float32 if INTERPRETED else _TYPES[dtype]
