@@ -184,7 +184,5 @@ def paged_decode_reference(
     for row, length in enumerate(lengths.tolist()):
         if length:
             keys, values = gather(cache, tables[row], length)
-            out[row] = attend(
-                query[row : row + 1], keys, values, scale=scale, window=window, softcap=softcap
-            )[0]
+            out[row] = attend(query[row : row + 1], keys, values, scale=scale, window=window, softcap=softcap)[0]
     return out.to(query.dtype)

@@ -62,7 +62,12 @@ def attention() -> None:
     from sagellm_engine.kernels.paged_decode import paged_decode
     from sagellm_engine.kernels.paged_prefill import paged_prefill
 
-    for head_dim, dtype in ((64, torch.bfloat16), (96, torch.bfloat16), (128, torch.float8_e4m3fn), (256, torch.bfloat16)):
+    for head_dim, dtype in (
+        (64, torch.bfloat16),
+        (96, torch.bfloat16),
+        (128, torch.float8_e4m3fn),
+        (256, torch.bfloat16),
+    ):
         kv = meta(100, 2, 8, 16, head_dim, dtype=dtype)
         scale = meta(8, dtype=torch.float32) if dtype.itemsize == 1 else None
         cache = PagedCache(kv[:, 0], kv[:, 1], scale, scale)
@@ -72,7 +77,30 @@ def attention() -> None:
         paged_prefill(query, cache, ints(4, 256), ints(5), ints(4), 8, scale=0.1)
 
 
-LAUNCHES = [attention]
+def rowwise() -> None:
+    """Norms, rotation, activations and sampling."""
+    from sagellm_engine.kernels.gated_activation import gated_activation
+    from sagellm_engine.kernels.paged_attention_reference import PagedCache
+    from sagellm_engine.kernels.rms_norm import add_rms_norm
+    from sagellm_engine.kernels.rotary_kv_write import rotary_kv_write
+    from sagellm_engine.kernels.sampling import sample
+
+    stream, weight = meta(8, 2048, dtype=torch.float32), meta(2048, dtype=torch.float32)
+    add_rms_norm(meta(8, 2048), stream, weight, 1e-6, dtype=torch.bfloat16)
+    add_rms_norm(meta(8, 2048), stream, None, 1e-6, dtype=torch.bfloat16, post_weight=weight)
+    gated_activation(meta(8, 2 * 5632), "gelu_tanh")
+    for dtype in (torch.bfloat16, torch.float8_e4m3fn):
+        kv = meta(100, 2, 8, 16, 128, dtype=dtype)
+        scale = meta(8, dtype=torch.float32) if dtype.itemsize == 1 else None
+        norm, angles = meta(128, dtype=torch.float32), meta(4096, 64, dtype=torch.float32)
+        cache = PagedCache(kv[:, 0], kv[:, 1], scale, scale)
+        where = (ints(8), ints(8), angles, angles)
+        rotary_kv_write(meta(8, 40 * 128), *where, cache, num_heads=24, query_norm=norm, key_norm=norm)
+    single, double = meta(8, dtype=torch.float32), meta(8, dtype=torch.float64)
+    sample(meta(8, 128256, dtype=torch.float32), single, ints(8), double, single, double)
+
+
+LAUNCHES = [attention, rowwise]
 
 if __name__ == "__main__":
     assert not knobs.runtime.interpret, "unset TRITON_INTERPRET"

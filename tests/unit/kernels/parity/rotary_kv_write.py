@@ -26,7 +26,9 @@ def check(draws: Draws) -> None:
         slots[pick.randrange(rows)] = -1
     positions = [pick.randrange(200) for _ in range(rows)]
     angles = draws.normal(200, half)
-    norms = {"query_norm": draws.normal(head_dim), "key_norm": draws.normal(head_dim)} if pick.random() < 0.5 else {}
+    norms = (
+        {"query_norm": draws.normal(head_dim), "key_norm": draws.normal(head_dim)} if pick.random() < 0.5 else {}
+    )
     expected_qkv = qkv.clone()
     expected = PagedCache(cache.keys.clone(), cache.values.clone(), cache.key_scale, cache.value_scale)
     where = (draws.ints(positions), draws.ints(slots), angles.cos(), angles.sin())
