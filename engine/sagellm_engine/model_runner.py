@@ -1,4 +1,4 @@
-"""`ModelRunner`: plain data in, token ids out. It alone owns tensors: weights and KV cache."""
+"""`ModelRunner`: plain data in, token ids out."""
 
 import math
 
@@ -6,13 +6,14 @@ import torch
 
 from sagellm_schemas import EngineError, OutOfMemory
 
-from .attention import AttentionBackend, CpuAttention, Span
-from .attention.cpu import kv_token_bytes
+from .config import ModelConfig
 from .engine_config import EngineConfig
+from .execution import Executor, Span
+from .execution.torch_executor import TorchExecutor, TorchPacker
 from .loader import Checkpoint
 from .loader.expected_tensors import expected_shapes
 from .memory import available_bytes, check_weights, kv_blocks
-from .models import Llama
+from .models import build
 from .models.weights import Weights
 from .sampler import Sampled, Sampler
 from .scheduler import Plan
@@ -38,13 +39,13 @@ class ModelRunner:
         check_weights(
             sum(math.prod(s) for s in expected_shapes(model).values()) * dtype.itemsize, available_bytes()
         )
-        weights = Weights(model, checkpoint.tensors(), dtype)
+        weights = Weights(model, checkpoint.tensors(), TorchPacker(dtype))
         self.num_blocks, self.max_model_len = kv_blocks(
             config, kv_token_bytes(model), model.max_position_embeddings, available_bytes()
         )
-        self._model = Llama(model, weights, self.max_model_len)
+        decoder = build(model, weights, self.max_model_len)
         try:
-            self._attention: AttentionBackend = CpuAttention(model, self.num_blocks, config.block_size)
+            self.executor: Executor = TorchExecutor(decoder, self.num_blocks, config.block_size)
         except RuntimeError as error:  # the allocator's own way to say so
             raise OutOfMemory(f"the KV cache cannot be allocated ({error}); lower kv_cache_bytes") from error
         self._sampler = Sampler(checkpoint.eos_token_ids)
@@ -66,14 +67,13 @@ class ModelRunner:
             if end == len(sequence.token_ids):
                 finishing.append(sequence)
                 logits_rows.append(len(token_ids) - 1)
-        attend = self._attention.begin_step(spans)
-        hidden = self._model.forward(torch.tensor(token_ids), torch.tensor(positions), attend)
-        return self._sample(self._model.logits(hidden[logits_rows]), finishing) if finishing else {}
+        logits = self.executor.forward(token_ids, positions, spans, logits_rows)
+        return self._sample(logits, finishing) if finishing else {}
 
     @torch.inference_mode()
     def clear(self, blocks: list[int]) -> None:
         """Wipe KV blocks that hold what must not reach another sequence, such as NaN."""
-        self._attention.clear(blocks)
+        self.executor.clear(blocks)
 
     def _sample(self, logits: torch.Tensor, sequences: list[Sequence]) -> dict[Sequence, Sampled | EngineError]:
         results: dict[Sequence, Sampled | EngineError] = {}
@@ -85,3 +85,8 @@ class ModelRunner:
             sequences = [s for s in sequences if s not in results]
         sampled = self._sampler.sample(logits, sequences) if sequences else []
         return results | dict(zip(sequences, sampled, strict=True))
+
+
+def kv_token_bytes(config: ModelConfig) -> int:
+    """Memory that one token takes in the KV cache, all layers together."""
+    return config.num_layers * 2 * config.num_kv_heads * config.head_dim * 4

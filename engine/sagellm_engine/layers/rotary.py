@@ -10,7 +10,7 @@ from sagellm_schemas import ModelLoadError
 
 
 class RotaryTable:
-    """Cosines and sines of every position up to `max_model_len`."""
+    """Cosines and sines of every position up to `max_model_len`: `cos` and `sin`, (positions, rotated / 2)."""
 
     def __init__(self, config: ModelConfig, max_model_len: int) -> None:
         """
@@ -18,17 +18,17 @@ class RotaryTable:
             ModelLoadError: the model scales its positions in a way that is not known here.
         """
         angles = torch.outer(torch.arange(max_model_len).float(), inverse_frequencies(config))
-        self._cos = angles.cos()
-        self._sin = angles.sin()
+        self.cos = angles.cos()
+        self.sin = angles.sin()
 
     def at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines of `positions`, each (rows, 1, head_dim / 2)."""
-        return self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)
+        """Cosines and sines of `positions`, each (rows, 1, rotated / 2)."""
+        return self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
-    """Turn x (rows, heads, head_dim) in place by the angles of its rows."""
-    first, second = x.chunk(2, dim=-1)
+    """Turn the first `rotated` dimensions of x (rows, heads, head_dim) in place by the angles of its rows."""
+    first, second = x[..., : 2 * cos.shape[-1]].chunk(2, dim=-1)
     turned = first * sin
     first.mul_(cos).addcmul_(second, sin, value=-1)
     second.mul_(cos).add_(turned)

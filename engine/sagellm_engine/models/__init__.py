@@ -1,5 +1,5 @@
-"""Model families."""
+"""Model families: from a config and weights to a `Decoder`."""
 
-from .llama import Llama
+from .llama import build
 
-__all__ = ["Llama"]
+__all__ = ["build"]

@@ -1,12 +1,16 @@
-"""From a checkpoint's tensors to packed layers, one at a time so that little is in memory twice."""
+"""From a checkpoint's tensors to products, one at a time so that little is in memory twice."""
 
 from collections.abc import Iterable
+from typing import Generic
 
 import torch
 
 from sagellm_engine.config import ModelConfig
-from sagellm_engine.layers import Linear, make_linear
+from sagellm_engine.execution.executor import Packer, Weight
 from sagellm_engine.loader.expected_tensors import expected_shapes
+from sagellm_engine.weights import GroupQuantized
+
+from .decoder import P
 
 _FUSED = {
     "self_attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -14,22 +18,20 @@ _FUSED = {
 }
 
 
-class Weights:
-    """The layers of a Llama, by name; the q, k and v products are one, and so are gate and up."""
+class Weights(Generic[P]):
+    """The weights of a model, by name; the q, k and v products are one, and so are gate and up."""
 
-    def __init__(
-        self, config: ModelConfig, tensors: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype
-    ) -> None:
+    def __init__(self, config: ModelConfig, tensors: Iterable[tuple[str, Weight]], packer: Packer[P]) -> None:
         """`tensors` have every tensor of the model, in its right shape; any order will do."""
-        self._dtype = dtype
+        self._packer = packer
         self._tied = config.tie_word_embeddings
         self._norms: dict[str, torch.Tensor] = {}
-        self._linears: dict[str, Linear] = {}
+        self._products: dict[str, P] = {}
         shapes = expected_shapes(config)
         parts: dict[str, list[str]] = {}
         for name in shapes:
             parts.setdefault(_target(name), []).append(name)
-        found: dict[str, torch.Tensor] = {}
+        found: dict[str, Weight] = {}
         for name, tensor in tensors:
             if name not in shapes:
                 continue  # such as rotary frequencies, which old checkpoints hold
@@ -39,29 +41,31 @@ class Weights:
                 self._take(target, [found.pop(part) for part in parts[target]])
 
     @property
-    def embedding(self) -> torch.Tensor:
-        """(vocabulary, hidden_size), in the dtype of the weights."""
+    def embedding(self) -> Weight:
+        """(vocabulary, hidden_size), as the executor looks it up."""
         return self._embedding
 
     def norm(self, name: str) -> torch.Tensor:
         """The scale of the norm `name`, float32."""
         return self._norms[name]
 
-    def linear(self, name: str) -> Linear:
+    def product(self, name: str) -> P:
         """The product `name`; fused ones are `….self_attn.qkv` and `….mlp.gate_up`."""
-        return self._linears[name]
+        return self._products[name]
 
-    def _take(self, target: str, tensors: list[torch.Tensor]) -> None:
+    def _take(self, target: str, tensors: list[Weight]) -> None:
         if target == "model.embed_tokens":
-            self._embedding = tensors[0].to(self._dtype, copy=True)
+            self._embedding = self._packer.embedding(tensors[0])
             if self._tied:
-                self._linears["lm_head"] = make_linear(tensors[0], None, self._dtype)
+                self._products["lm_head"] = self._packer.product(tensors, None)
         elif target.endswith("norm"):
+            assert isinstance(tensors[0], torch.Tensor), "a norm is never quantized"
             self._norms[target] = tensors[0].to(torch.float32, copy=True)
         else:
-            weight = torch.cat([t.to(self._dtype) for t in tensors if t.dim() == 2])
-            biases = [t.float() for t in tensors if t.dim() == 1]
-            self._linears[target] = make_linear(weight, torch.cat(biases) if biases else None, self._dtype)
+            vectors = [t for t in tensors if isinstance(t, torch.Tensor) and t.dim() == 1]
+            weights = [t for t in tensors if isinstance(t, GroupQuantized) or t.dim() == 2]
+            bias = torch.cat([vector.float() for vector in vectors]) if vectors else None
+            self._products[target] = self._packer.product(weights, bias)
 
 
 def _target(name: str) -> str:

@@ -243,16 +243,16 @@ def test_scores_that_are_not_numbers_end_that_request_alone(
     prompts = prompts_of(*LENGTHS)
     engine.add_request(request_of(3, prompts[3]))
     engine.add_request(request_of(4, prompts[4]))
-    model = engine.runner._model
-    plain = model.logits
+    executor = engine.runner.executor
+    plain = executor.forward
 
-    def poisoned(hidden: torch.Tensor) -> torch.Tensor:
-        logits = plain(hidden)
+    def poisoned(*step: Any) -> torch.Tensor:
+        logits = plain(*step)
         logits[0, 5] = torch.nan
         return logits
 
     with monkeypatch.context() as patch:
-        patch.setattr(model, "logits", poisoned)
+        patch.setattr(executor, "forward", poisoned)
         outputs = {output.id: output for output in engine.step()}
     assert isinstance(outputs["3"].error, EngineError)
     tokens = list(outputs["4"].token_ids)

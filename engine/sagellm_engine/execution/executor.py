@@ -1,0 +1,45 @@
+"""The contract between a model's weights, the runner and the device that computes."""
+
+from typing import Protocol, TypeVar
+
+import torch
+
+from sagellm_engine.weights import GroupQuantized
+
+from .span import Span
+
+Weight = torch.Tensor | GroupQuantized
+"""Weights of shape (out, in)."""
+
+P_co = TypeVar("P_co", covariant=True)
+
+
+class Packer(Protocol[P_co]):
+    """Makes what a device multiplies with, one product at a time, so that little is in memory twice."""
+
+    def product(self, parts: list[Weight], bias: torch.Tensor | None) -> P_co:
+        """The product with `parts`, stacked along `out`, which may be views of a file; `bias` is (out) float32."""
+        ...
+
+    def embedding(self, weight: Weight) -> Weight:
+        """The table (vocabulary, hidden_size) as the executor looks rows up; a copy."""
+        ...
+
+
+class Executor(Protocol):
+    """Owns weights and KV cache on one device, and runs steps there."""
+
+    def forward(
+        self, token_ids: list[int], positions: list[int], spans: list[Span], logits_rows: list[int]
+    ) -> torch.Tensor:
+        """Run one step; keys and values of its rows go to the cache.
+
+        `token_ids` and `positions` have one entry a row; `spans` say in order, without gaps, which sequence the
+        rows belong to. Returns the scores (len(logits_rows), vocabulary) of what follows each of `logits_rows`,
+        float32 on CPU, valid until the next call.
+        """
+        ...
+
+    def clear(self, blocks: list[int]) -> None:
+        """Overwrite the keys and values in `blocks` with zeros."""
+        ...

@@ -1,0 +1,112 @@
+"""A decoder in PyTorch operations: what every other executor is held against, and what runs where none can."""
+
+import logging
+
+import torch
+
+from sagellm_engine.layers import Linear, activate_and_mul, make_linear, rms_norm, rotate
+from sagellm_engine.models.decoder import Decoder, Experts, Layer, Mlp
+from sagellm_engine.weights import GroupQuantized
+
+from .executor import Weight
+from .span import Span
+from .torch_attention import TorchAttention, TorchStep
+
+log = logging.getLogger(__name__)
+
+
+class TorchPacker:
+    """Weights in `dtype`, packed for this CPU; quantized ones are inflated to it."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._said = False
+
+    def product(self, parts: list[Weight], bias: torch.Tensor | None) -> Linear:
+        """See `Packer`."""
+        return make_linear(torch.cat([self._dense(part) for part in parts]), bias, self._dtype)
+
+    def embedding(self, weight: Weight) -> Weight:
+        """See `Packer`."""
+        return weight if isinstance(weight, GroupQuantized) else weight.to(self._dtype, copy=True)
+
+    def _dense(self, weight: Weight) -> torch.Tensor:
+        if not isinstance(weight, GroupQuantized):
+            return weight.to(self._dtype)
+        if not self._said:
+            log.warning("without compiled kernels quantized weights are inflated to %s", self._dtype)
+            self._said = True
+        return weight.dequantize().to(self._dtype)
+
+
+class TorchExecutor:
+    """Runs a decoder on CPU."""
+
+    def __init__(self, decoder: Decoder[Linear], num_blocks: int, block_size: int) -> None:
+        self._decoder = decoder
+        self._attention = TorchAttention([layer.attention for layer in decoder.layers], num_blocks, block_size)
+
+    def forward(
+        self, token_ids: list[int], positions: list[int], spans: list[Span], logits_rows: list[int]
+    ) -> torch.Tensor:
+        """See `Executor`."""
+        decoder = self._decoder
+        x = self._embed(torch.tensor(token_ids))
+        places = torch.tensor(positions)
+        angles = [table.at(places) for table in decoder.rotary]
+        attend = self._attention.begin_step(spans)
+        for index, layer in enumerate(decoder.layers):
+            attended = self._attend(index, layer, x, angles, attend)
+            x += attended if layer.attention_post_norm is None else self._norm(attended, layer.attention_post_norm)
+            mixed = self._mix(layer.mlp, self._norm(x, layer.mlp_norm))
+            x += mixed if layer.mlp_post_norm is None else self._norm(mixed, layer.mlp_post_norm)
+        if not logits_rows:
+            return torch.empty(0, 0)
+        logits = decoder.head(self._norm(x[logits_rows], decoder.norm))
+        return logits if decoder.logit_softcap is None else _softcap(logits, decoder.logit_softcap)
+
+    def clear(self, blocks: list[int]) -> None:
+        """See `Executor`."""
+        self._attention.clear(blocks)
+
+    def _embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        table = self._decoder.embedding
+        rows = table.rows(token_ids) if isinstance(table, GroupQuantized) else table[token_ids].float()
+        return rows.mul_(self._decoder.embedding_scale)
+
+    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return rms_norm(x, weight, self._decoder.eps)
+
+    def _attend(
+        self,
+        index: int,
+        layer: Layer[Linear],
+        x: torch.Tensor,
+        angles: list[tuple[torch.Tensor, torch.Tensor]],
+        attend: TorchStep,
+    ) -> torch.Tensor:
+        spec = layer.attention
+        qkv = layer.qkv(self._norm(x, layer.attention_norm))
+        heads = qkv.view(len(qkv), -1, spec.head_dim)
+        queries, keys = heads[:, : spec.num_heads], heads[:, spec.num_heads :][:, : spec.num_kv_heads]
+        for rotated, norm in ((queries, spec.q_norm), (keys, spec.k_norm)):
+            if norm is not None:
+                rotated.copy_(self._norm(rotated, norm))
+            rotate(rotated, *angles[spec.rotary])
+        return layer.attention_out(attend(index, qkv))
+
+    def _mix(self, mlp: Mlp[Linear] | Experts[Linear], x: torch.Tensor) -> torch.Tensor:
+        if isinstance(mlp, Mlp):
+            return mlp.down(activate_and_mul(mlp.gate_up(x), mlp.activation))
+        weights, chosen = mlp.router(x).softmax(-1).topk(mlp.top_k)
+        if mlp.normalize:
+            weights /= weights.sum(-1, keepdim=True)
+        mixed = torch.zeros_like(x)
+        for index in sorted(set(chosen.flatten().tolist())):
+            rows, places = (chosen == index).nonzero(as_tuple=True)
+            mixed[rows] += self._mix(mlp.experts[index], x[rows]) * weights[rows, places].unsqueeze(1)
+        return mixed
+
+
+def _softcap(logits: torch.Tensor, cap: float) -> torch.Tensor:
+    return logits.div_(cap).tanh_().mul_(cap)
