@@ -18,11 +18,11 @@ Config = Mapping[str, int]
 TABLES = Path(__file__).parent / "tables"
 
 
-def launch_config(op: str, shape_class: str, device: torch.device) -> Config:
-    """The configuration of `op` for a class of shapes on the GPU that `device` is."""
+def launch_config(op: str, shape_classes: tuple[str, ...], device: torch.device) -> Config:
+    """The configuration of `op` for the first of `shape_classes`, finest first, that is known for this GPU."""
     table = read_table(op)
     for gpu in (_gpu_name(device), "default"):
-        for name in (shape_class, "*"):
+        for name in (*shape_classes, "*"):
             if (config := table.get(gpu, {}).get(name)) is not None:
                 return config
     raise KeyError(f"{op}.json has no default")

@@ -131,7 +131,7 @@ def paged_decode(
     kv_heads = cache.keys.shape[1]
     group = heads // kv_heads
     block_d = max(16, triton.next_power_of_2(head_dim))
-    config = config or launch_config("paged_decode", shape_class(head_dim, cache.keys.dtype), query.device)
+    config = config or launch_config("paged_decode", shape_classes(head_dim, cache.keys.dtype), query.device)
     if splits is None:
         span = tables.shape[1] * cache.block_size
         splits = num_splits(rows * kv_heads, min(span, window) if window else span, config, query.device)
@@ -158,9 +158,9 @@ def paged_decode(
     return out
 
 
-def shape_class(head_dim: int, cache_dtype: torch.dtype) -> str:
+def shape_classes(head_dim: int, cache_dtype: torch.dtype) -> tuple[str, ...]:
     """What the table distinguishes: the padded head size and the bytes of a cached value."""
-    return f"d{max(16, triton.next_power_of_2(head_dim))}-{cache_dtype.itemsize}byte"
+    return (f"d{max(16, triton.next_power_of_2(head_dim))}-{cache_dtype.itemsize}byte",)
 
 
 def num_splits(programs: int, tokens: int, config: Config, device: torch.device) -> int:

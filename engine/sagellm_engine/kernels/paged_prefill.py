@@ -106,7 +106,7 @@ def paged_prefill(
     kv_heads = cache.keys.shape[1]
     group = heads // kv_heads
     if config is None:
-        config = launch_config("paged_prefill", shape_class(head_dim, max_rows * group), query.device)
+        config = launch_config("paged_prefill", shape_classes(head_dim, max_rows * group), query.device)
     block_m = max(config["BLOCK_M"], triton.next_power_of_2(group), 16)
     if out is None:
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
@@ -122,10 +122,10 @@ def paged_prefill(
     return out
 
 
-def shape_class(head_dim: int, tile_rows: int) -> str:
+def shape_classes(head_dim: int, tile_rows: int) -> tuple[str, ...]:
     """What the table distinguishes: the padded head size, and whether there are rows enough for a large tile."""
     size = "short" if tile_rows <= 64 else "long"
-    return f"d{max(16, triton.next_power_of_2(head_dim))}-{size}"
+    return (f"d{max(16, triton.next_power_of_2(head_dim))}-{size}",)
 
 
 def paged_prefill_reference(

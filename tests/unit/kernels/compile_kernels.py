@@ -100,7 +100,20 @@ def rowwise() -> None:
     sample(meta(8, 128256, dtype=torch.float32), single, ints(8), double, single, double)
 
 
-LAUNCHES = [attention, rowwise]
+def products() -> None:
+    """Quantized weights, for decoding and for prompts."""
+    from sagellm_engine.kernels.packed_weight import PackedWeight
+    from sagellm_engine.kernels.quantized_matmul import quantized_matmul
+
+    for bits, group_size, scale in ((4, 32, torch.float16), (4, 128, torch.float32), (8, 64, torch.float16)):
+        values = meta(2048 // group_size, 4096, group_size * bits // 8, dtype=torch.uint8)
+        scales = meta(2048 // group_size, 4096, dtype=scale)
+        weight = PackedWeight(values, scales, scales, bits, group_size)
+        for rows in (8, 24, 48, 512):
+            quantized_matmul(meta(rows, 2048), weight)
+
+
+LAUNCHES = [attention, rowwise, products]
 
 if __name__ == "__main__":
     assert not knobs.runtime.interpret, "unset TRITON_INTERPRET"
