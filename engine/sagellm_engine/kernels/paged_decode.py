@@ -18,11 +18,11 @@ from .paged_attention_reference import PagedCache, attend, gather
 
 @triton.jit
 def _attend_split(
-    query, keys, values, tables, lengths, key_scale, value_scale, out, partial_out, partial_lse, factor,
+    query, keys, values, tables, table_starts, lengths, key_scale, value_scale, out, partial_out, partial_lse, factor,
     stride_query_row, stride_query_head,
     stride_key_block, stride_key_head, stride_key_token,
     stride_value_block, stride_value_head, stride_value_token,
-    stride_table, stride_out_row, stride_out_head,
+    stride_out_row, stride_out_head,
     SOFTCAP: tl.constexpr, WINDOW: tl.constexpr,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr, BLOCK_G: tl.constexpr,
     BLOCK_SIZE: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, DOT_TYPE: tl.constexpr,
@@ -50,7 +50,7 @@ def _attend_split(
     running_max = tl.full((BLOCK_G,), float("-inf"), tl.float32)
     running_sum = tl.zeros((BLOCK_G,), tl.float32)
     acc = tl.zeros((BLOCK_G, BLOCK_D), tl.float32)
-    table = tables + row64 * stride_table
+    table = tables + tl.load(table_starts + row)
     for start in range(begin, end, BLOCK_N):
         token = start + tl.arange(0, BLOCK_N)
         live = token < end
@@ -113,7 +113,9 @@ def paged_decode(
     query: torch.Tensor,
     cache: PagedCache,
     tables: torch.Tensor,
+    table_starts: torch.Tensor,
     lengths: torch.Tensor,
+    max_tokens: int,
     *,
     scale: float,
     window: int = 0,
@@ -123,9 +125,9 @@ def paged_decode(
 ) -> torch.Tensor:
     """Attention of one query row for each sequence; (rows, heads, head_dim) in the dtype of `query`.
 
-    `query` is (rows, heads, head_dim), any strides but the last. `tables` (rows, blocks) int32 are the block ids of
-    each row's sequence and `lengths` (rows,) int32 its tokens, the query's own included; a row of length 0 gives
-    zeros. A row sees the last `window` tokens (0: all). head_dim is at most 256.
+    `query` is (rows, heads, head_dim), any strides but the last. A row's sequence has `lengths[row]` tokens, the
+    query's own included and at most `max_tokens`, in the blocks from `tables[table_starts[row]]` on; all three are
+    int32 and flat. A row of length 0 gives zeros. A row sees the last `window` tokens (0: all). head_dim is at most 256.
     """
     rows, heads, head_dim = query.shape
     kv_heads = cache.keys.shape[1]
@@ -133,17 +135,17 @@ def paged_decode(
     block_d = max(16, triton.next_power_of_2(head_dim))
     config = config or launch_config("paged_decode", shape_classes(head_dim, cache.keys.dtype), query.device)
     if splits is None:
-        span = tables.shape[1] * cache.block_size
-        splits = num_splits(rows * kv_heads, min(span, window) if window else span, config, query.device)
+        span = min(max_tokens, window) if window else max_tokens
+        splits = num_splits(rows * kv_heads, span, config, query.device)
     out = torch.empty(rows, heads, head_dim, dtype=query.dtype, device=query.device)
     parts = splits if splits > 1 else 0
     partial_out = torch.empty(rows, heads, parts, head_dim, dtype=torch.float32, device=query.device)
     partial_lse = torch.empty(rows, heads, parts, dtype=torch.float32, device=query.device)
     factor, cap = score_factors(scale, softcap)
     _attend_split[kv_heads, rows, splits](
-        query, cache.keys, cache.values, tables, lengths, cache.key_scale, cache.value_scale,
+        query, cache.keys, cache.values, tables, table_starts, lengths, cache.key_scale, cache.value_scale,
         out, partial_out, partial_lse, factor, *query.stride()[:2], *cache.keys.stride()[:3],
-        *cache.values.stride()[:3], tables.stride(0), *out.stride()[:2],
+        *cache.values.stride()[:3], *out.stride()[:2],
         SOFTCAP=cap, WINDOW=window, HEAD_DIM=head_dim, BLOCK_D=block_d, GROUP=group,
         BLOCK_G=max(16, triton.next_power_of_2(group)), BLOCK_SIZE=cache.block_size, BLOCK_N=config["BLOCK_N"],
         SPLITS=splits, DOT_TYPE=dot_type(query.dtype),
@@ -173,6 +175,7 @@ def paged_decode_reference(
     query: torch.Tensor,
     cache: PagedCache,
     tables: torch.Tensor,
+    table_starts: torch.Tensor,
     lengths: torch.Tensor,
     *,
     scale: float,
@@ -183,6 +186,6 @@ def paged_decode_reference(
     out = torch.zeros(query.shape, dtype=torch.float32, device=query.device)
     for row, length in enumerate(lengths.tolist()):
         if length:
-            keys, values = gather(cache, tables[row], length)
+            keys, values = gather(cache, tables[table_starts[row] :], length)
             out[row] = attend(query[row : row + 1], keys, values, scale=scale, window=window, softcap=softcap)[0]
     return out.to(query.dtype)

@@ -17,11 +17,11 @@ from .paged_attention_reference import PagedCache, attend, gather
 
 @triton.jit
 def _attend_tile(
-    query, keys, values, tables, row_starts, lengths, key_scale, value_scale, out, factor,
+    query, keys, values, tables, table_starts, row_starts, lengths, key_scale, value_scale, out, factor,
     stride_query_row, stride_query_head,
     stride_key_block, stride_key_head, stride_key_token,
     stride_value_block, stride_value_head, stride_value_token,
-    stride_table, stride_out_row, stride_out_head,
+    stride_out_row, stride_out_head,
     SOFTCAP: tl.constexpr, WINDOW: tl.constexpr,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_SIZE: tl.constexpr, BLOCK_N: tl.constexpr, DOT_TYPE: tl.constexpr,
@@ -51,7 +51,7 @@ def _attend_tile(
     running_max = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     running_sum = tl.zeros((BLOCK_M,), tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-    table = tables + sequence.to(tl.int64) * stride_table
+    table = tables + tl.load(table_starts + sequence)
     begin = tl.maximum(context + tile * ROWS - WINDOW + 1, 0) // BLOCK_N * BLOCK_N if WINDOW > 0 else 0
     end = tl.minimum(context + tile * ROWS + ROWS, length)
     for start in range(begin, end, BLOCK_N):
@@ -85,6 +85,7 @@ def paged_prefill(
     query: torch.Tensor,
     cache: PagedCache,
     tables: torch.Tensor,
+    table_starts: torch.Tensor,
     row_starts: torch.Tensor,
     lengths: torch.Tensor,
     max_rows: int,
@@ -98,8 +99,8 @@ def paged_prefill(
     """Causal attention of several sequences' rows; (rows, heads, head_dim) in the dtype of `query`.
 
     Rows `row_starts[i]` … `row_starts[i + 1] - 1` of `query` (rows, heads, head_dim) are the last positions of
-    sequence i, which has `lengths[i]` tokens in the blocks `tables[i]`; all three are int32. `max_rows` is at least
-    the rows of the longest. A row sees the last `window` tokens (0: all). With `out`, rows of no sequence are left
+    sequence i, which has `lengths[i]` tokens in the blocks from `tables[table_starts[i]]` on; all of these are int32 and
+    flat. `max_rows` is at least the rows of the longest. A row sees the last `window` tokens (0: all). With `out`, rows of no sequence are left
     as they are there. head_dim is at most 256, and so many heads may share a KV head.
     """
     heads, head_dim = query.shape[1:]
@@ -112,9 +113,9 @@ def paged_prefill(
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     factor, cap = score_factors(scale, softcap)
     _attend_tile[triton.cdiv(max_rows, block_m // group), kv_heads, len(lengths)](
-        query, cache.keys, cache.values, tables, row_starts, lengths, cache.key_scale, cache.value_scale,
+        query, cache.keys, cache.values, tables, table_starts, row_starts, lengths, cache.key_scale, cache.value_scale,
         out, factor, *query.stride()[:2], *cache.keys.stride()[:3], *cache.values.stride()[:3],
-        tables.stride(0), *out.stride()[:2],
+        *out.stride()[:2],
         SOFTCAP=cap, WINDOW=window, HEAD_DIM=head_dim, BLOCK_D=max(16, triton.next_power_of_2(head_dim)),
         GROUP=group, BLOCK_M=block_m, BLOCK_SIZE=cache.block_size, BLOCK_N=config["BLOCK_N"],
         DOT_TYPE=dot_type(query.dtype), num_warps=config["num_warps"], num_stages=config["num_stages"],
@@ -132,6 +133,7 @@ def paged_prefill_reference(
     query: torch.Tensor,
     cache: PagedCache,
     tables: torch.Tensor,
+    table_starts: torch.Tensor,
     row_starts: torch.Tensor,
     lengths: torch.Tensor,
     *,
@@ -144,6 +146,6 @@ def paged_prefill_reference(
     starts = row_starts.tolist()
     for sequence, length in enumerate(lengths.tolist()):
         rows = slice(starts[sequence], starts[sequence + 1])
-        keys, values = gather(cache, tables[sequence], length)
+        keys, values = gather(cache, tables[table_starts[sequence] :], length)
         out[rows] = attend(query[rows], keys, values, scale=scale, window=window, softcap=softcap)
     return out.to(query.dtype)

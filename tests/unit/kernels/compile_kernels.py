@@ -72,9 +72,9 @@ def attention() -> None:
         scale = meta(8, dtype=torch.float32) if dtype.itemsize == 1 else None
         cache = PagedCache(kv[:, 0], kv[:, 1], scale, scale)
         query = meta(64, 32, head_dim)
-        paged_decode(query, cache, ints(64, 256), ints(64), scale=0.1, splits=3)
-        paged_prefill(query, cache, ints(4, 256), ints(5), ints(4), 64, scale=0.1, window=100, softcap=50.0)
-        paged_prefill(query, cache, ints(4, 256), ints(5), ints(4), 8, scale=0.1)
+        paged_decode(query, cache, ints(9999), ints(64), ints(64), 4096, scale=0.1, splits=3)
+        paged_prefill(query, cache, ints(9999), ints(4), ints(5), ints(4), 64, scale=0.1, window=100, softcap=50.0)
+        paged_prefill(query, cache, ints(9999), ints(4), ints(5), ints(4), 8, scale=0.1)
 
 
 def rowwise() -> None:

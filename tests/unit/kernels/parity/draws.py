@@ -63,17 +63,18 @@ class Draws:
             scales = scales[:, :1].expand(2, kv_heads).contiguous()
         return PagedCache(keys, values, scales[0], scales[1])
 
-    def tables(self, lengths: list[int], block_size: int) -> tuple[torch.Tensor, int]:
-        """Shuffled block ids for sequences of `lengths`, with nonsense after their ends; and how many blocks."""
+    def tables(self, lengths: list[int], block_size: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Shuffled block ids for sequences of `lengths`, with nonsense between; where each begins; how many blocks."""
         needed = [-(-length // block_size) for length in lengths]
         total = sum(needed) + self.pick.randint(1, 4)
         ids = list(range(total))
         self.pick.shuffle(ids)
-        width = max(needed) + self.pick.randint(0, 2)
-        rows = []
+        flat, starts = [], []
         for count in needed:
-            rows.append([ids.pop() for _ in range(count)] + [2**30] * (width - count))
-        return self.ints([block for row in rows for block in row]).view(len(rows), width), total
+            flat += [2**30] * self.pick.randint(0, 2)
+            starts.append(len(flat))
+            flat += [ids.pop() for _ in range(count)]
+        return self.ints([*flat, 2**30]), self.ints(starts), total
 
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype, factor: float = 1.0) -> None:

@@ -12,7 +12,7 @@ def check(draws: Draws) -> None:
     head_dim = pick.choice((8, 16, 40, 64, 80, 96, 128, 160, 256))
     block_size = pick.choice((1, 4, 16, 16, 32))
     lengths = [draws.size(0, 70, 5000) for _ in range(draws.size(1, 2, 40))]
-    tables, num_blocks = draws.tables(lengths, block_size)
+    tables, starts, num_blocks = draws.tables(lengths, block_size)
     cache = draws.cache(num_blocks, kv_heads, block_size, head_dim)
     dtype = pick.choice(FLOATS)
     query = draws.strided(draws.normal(len(lengths), kv_heads * group, head_dim, dtype=dtype))
@@ -25,6 +25,6 @@ def check(draws: Draws) -> None:
     config = None
     if not draws.large:
         config = {"BLOCK_N": pick.choice((16, 32)), "PROGRAMS_PER_SM": 4, "num_warps": 4, "num_stages": 2}
-    actual = paged_decode(query, cache, tables, draws.ints(lengths), splits=splits, config=config, **limits)
-    expected = paged_decode_reference(query, cache, tables, draws.ints(lengths), **limits)
-    assert_close(actual, expected, dtype)
+    where = (cache, tables, starts, draws.ints(lengths))
+    actual = paged_decode(query, *where, max(lengths) or 1, splits=splits, config=config, **limits)
+    assert_close(actual, paged_decode_reference(query, *where, **limits), dtype)

@@ -15,7 +15,7 @@ def check(draws: Draws) -> None:
     block_size = pick.choice((1, 4, 16, 16, 32))
     num_rows = [draws.size(1, 14, 700) for _ in range(draws.size(1, 3, 8))]
     lengths = [rows + pick.choice((0, draws.size(1, 40, 2000))) for rows in num_rows]
-    tables, num_blocks = draws.tables(lengths, block_size)
+    tables, starts, num_blocks = draws.tables(lengths, block_size)
     cache = draws.cache(num_blocks, kv_heads, block_size, head_dim)
     dtype = pick.choice(FLOATS)
     query = draws.strided(draws.normal(sum(num_rows), kv_heads * group, head_dim, dtype=dtype))
@@ -29,6 +29,6 @@ def check(draws: Draws) -> None:
     if not draws.large:
         config = {"BLOCK_M": pick.choice((16, 32)), "BLOCK_N": pick.choice((16, 32))}
         config |= {"num_warps": 4, "num_stages": 2}
-    where = (cache, tables, row_starts, draws.ints(lengths))
+    where = (cache, tables, starts, row_starts, draws.ints(lengths))
     actual = paged_prefill(query, *where, max(num_rows), config=config, **limits)
     assert_close(actual, paged_prefill_reference(query, *where, **limits), dtype)
