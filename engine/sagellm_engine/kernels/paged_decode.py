@@ -120,10 +120,11 @@ def paged_decode(
     scale: float,
     window: int = 0,
     softcap: float = 0.0,
+    out: torch.Tensor | None = None,
     splits: int | None = None,
     config: Config | None = None,
 ) -> torch.Tensor:
-    """Attention of one query row for each sequence; (rows, heads, head_dim) in the dtype of `query`.
+    """Attention of one query row for each sequence; (rows, heads, head_dim) in the dtype of `query`, or into `out`.
 
     `query` is (rows, heads, head_dim), any strides but the last. A row's sequence has `lengths[row]` tokens, the
     query's own included and at most `max_tokens`, in the blocks from `tables[table_starts[row]]` on; all three are
@@ -137,7 +138,8 @@ def paged_decode(
     if splits is None:
         span = min(max_tokens, window) if window else max_tokens
         splits = num_splits(rows * kv_heads, span, config, query.device)
-    out = torch.empty(rows, heads, head_dim, dtype=query.dtype, device=query.device)
+    if out is None:
+        out = torch.empty(rows, heads, head_dim, dtype=query.dtype, device=query.device)
     parts = splits if splits > 1 else 0
     partial_out = torch.empty(rows, heads, parts, head_dim, dtype=torch.float32, device=query.device)
     partial_lse = torch.empty(rows, heads, parts, dtype=torch.float32, device=query.device)
