@@ -6,6 +6,7 @@ from sagellm_schemas import SettingsError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu")
+EXECUTORS = ("auto", "native", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +14,8 @@ class EngineConfig:
     """Settings of one engine.
 
     `model` is a folder, a GGUF file, an alias or a Hugging Face id; `name` is what it is served as (default: the
-    checkpoint's name). `dtype` is that of the weights; "auto" is the checkpoint's own.
+    checkpoint's name). `dtype` is that of the weights; "auto" is the checkpoint's own. `executor` computes:
+    "native" are compiled kernels for this CPU, "torch" PyTorch's operations, "auto" the first that can be had.
 
     The KV cache is `num_blocks` blocks of `block_size` tokens, or as many as fit `kv_cache_bytes`, or, with
     neither, a share of the memory that is free. `max_batched_tokens` is the budget of one step, prompt and decode
@@ -25,6 +27,7 @@ class EngineConfig:
     name: str = ""
     dtype: str = "auto"
     device: str = "auto"
+    executor: str = "auto"
     block_size: int = 16
     num_blocks: int | None = None
     kv_cache_bytes: int | None = None
@@ -43,7 +46,7 @@ class EngineConfig:
         """
         if not self.model:
             raise SettingsError("model must be given", param="model")
-        for name, allowed in (("dtype", DTYPES), ("device", DEVICES)):
+        for name, allowed in (("dtype", DTYPES), ("device", DEVICES), ("executor", EXECUTORS)):
             if getattr(self, name) not in allowed:
                 raise SettingsError(
                     f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}", param=name

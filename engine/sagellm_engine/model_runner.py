@@ -4,18 +4,15 @@ import math
 
 import torch
 
-from sagellm_schemas import EngineError, OutOfMemory
+from sagellm_schemas import EngineError
 
-from .config import ModelConfig
 from .engine_config import EngineConfig
-from .execution import Executor, Span
-from .execution.torch_executor import TorchExecutor, TorchPacker
+from .execution import Scores, Span
+from .execution.make import make_executor
 from .loader import Checkpoint
 from .loader.expected_tensors import expected_shapes
-from .memory import available_bytes, check_weights, kv_blocks
-from .models import build
-from .models.weights import Weights
-from .sampler import Sampled, Sampler
+from .memory import available_bytes, check_weights
+from .sampler import Sampled, Sampler, takes_best
 from .scheduler import Plan
 from .sequence import Sequence
 
@@ -39,15 +36,8 @@ class ModelRunner:
         check_weights(
             sum(math.prod(s) for s in expected_shapes(model).values()) * dtype.itemsize, available_bytes()
         )
-        weights = Weights(model, checkpoint.tensors(), TorchPacker(dtype))
-        self.num_blocks, self.max_model_len = kv_blocks(
-            config, kv_token_bytes(model), model.max_position_embeddings, available_bytes()
-        )
-        decoder = build(model, weights, self.max_model_len)
-        try:
-            self.executor: Executor = TorchExecutor(decoder, self.num_blocks, config.block_size)
-        except RuntimeError as error:  # the allocator's own way to say so
-            raise OutOfMemory(f"the KV cache cannot be allocated ({error}); lower kv_cache_bytes") from error
+        made = make_executor(config, checkpoint, dtype)
+        self.executor, self.num_blocks, self.max_model_len = made.executor, made.num_blocks, made.max_model_len
         self._sampler = Sampler(checkpoint.eos_token_ids)
 
     @torch.inference_mode()
@@ -67,26 +57,25 @@ class ModelRunner:
             if end == len(sequence.token_ids):
                 finishing.append(sequence)
                 logits_rows.append(len(token_ids) - 1)
-        logits = self.executor.forward(token_ids, positions, spans, logits_rows)
-        return self._sample(logits, finishing) if finishing else {}
+        scores = self.executor.forward(token_ids, positions, spans, logits_rows)
+        return self._sample(scores, finishing) if finishing else {}
 
     @torch.inference_mode()
     def clear(self, blocks: list[int]) -> None:
         """Wipe KV blocks that hold what must not reach another sequence, such as NaN."""
         self.executor.clear(blocks)
 
-    def _sample(self, logits: torch.Tensor, sequences: list[Sequence]) -> dict[Sequence, Sampled | EngineError]:
+    def _sample(self, scores: Scores, sequences: list[Sequence]) -> dict[Sequence, Sampled | EngineError]:
         results: dict[Sequence, Sampled | EngineError] = {}
-        healthy = torch.isfinite(logits.sum(-1)).tolist()
-        if not all(healthy):
+        logits, best = scores.logits, scores.best
+        if -1 in best:
             error = "the model gave scores that are not finite numbers"
-            results = {s: EngineError(error) for s, fine in zip(sequences, healthy, strict=True) if not fine}
-            logits = logits[healthy]
+            results = {s: EngineError(error) for s, token in zip(sequences, best, strict=True) if token < 0}
+            healthy = [row for row, token in enumerate(best) if token >= 0]
+            logits, best = logits[healthy], [best[row] for row in healthy]
             sequences = [s for s in sequences if s not in results]
-        sampled = self._sampler.sample(logits, sequences) if sequences else []
+        if all(takes_best(s) for s in sequences):
+            sampled = [Sampled(token_id) for token_id in best]
+        else:
+            sampled = self._sampler.sample(logits, sequences)
         return results | dict(zip(sequences, sampled, strict=True))
-
-
-def kv_token_bytes(config: ModelConfig) -> int:
-    """Memory that one token takes in the KV cache, all layers together."""
-    return config.num_layers * 2 * config.num_kv_heads * config.head_dim * 4

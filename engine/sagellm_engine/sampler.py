@@ -81,6 +81,12 @@ class Sampler:
             logits[[token for token in banned if 0 <= token < len(logits)]] = -torch.inf
 
 
+def takes_best(sequence: Sequence) -> bool:
+    """Whether the answer goes on with the token of the highest score, and nothing else is asked for."""
+    sampling = sequence.sampling
+    return sampling.temperature < GREEDY_BELOW and sampling.logprobs is None and not needs_change(sequence)
+
+
 def needs_change(sequence: Sequence) -> bool:
     """Whether the model's logits are not sampled from as they are."""
     p: SamplingParams = sequence.sampling

@@ -1,5 +1,6 @@
 """The contract between a model's weights, the runner and the device that computes."""
 
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
@@ -12,17 +13,33 @@ Weight = torch.Tensor | GroupQuantized
 """Weights of shape (out, in)."""
 
 P_co = TypeVar("P_co", covariant=True)
+E_co = TypeVar("E_co", covariant=True)
 
 
-class Packer(Protocol[P_co]):
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a step gives for the rows that were asked for.
+
+    `logits` (rows, vocabulary), float32 on CPU, are valid until the executor's next step. `best` has each row's
+    token with the highest score, or -1 where a score is not a finite number.
+    """
+
+    logits: torch.Tensor
+    best: list[int]
+
+
+class Packer(Protocol[P_co, E_co]):
     """Makes what a device multiplies with, one product at a time, so that little is in memory twice."""
 
     def product(self, parts: list[Weight], bias: torch.Tensor | None) -> P_co:
         """The product with `parts`, stacked along `out`, which may be views of a file; `bias` is (out) float32."""
         ...
 
-    def embedding(self, weight: Weight) -> Weight:
-        """The table (vocabulary, hidden_size) as the executor looks rows up; a copy."""
+    def embedding(self, weight: Weight) -> E_co:
+        """The table (vocabulary, hidden_size) as the executor looks rows up; a copy.
+
+        Where the output layer shares it, `product` is asked for the same `weight` next.
+        """
         ...
 
 
@@ -31,12 +48,11 @@ class Executor(Protocol):
 
     def forward(
         self, token_ids: list[int], positions: list[int], spans: list[Span], logits_rows: list[int]
-    ) -> torch.Tensor:
+    ) -> Scores:
         """Run one step; keys and values of its rows go to the cache.
 
         `token_ids` and `positions` have one entry a row; `spans` say in order, without gaps, which sequence the
-        rows belong to. Returns the scores (len(logits_rows), vocabulary) of what follows each of `logits_rows`,
-        float32 on CPU, valid until the next call.
+        rows belong to. Returns the scores of what follows each of `logits_rows`, which ascend.
         """
         ...
 

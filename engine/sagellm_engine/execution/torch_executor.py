@@ -8,7 +8,7 @@ from sagellm_engine.layers import Linear, activate_and_mul, make_linear, rms_nor
 from sagellm_engine.models.decoder import Decoder, Experts, Layer, Mlp
 from sagellm_engine.weights import GroupQuantized
 
-from .executor import Weight
+from .executor import Scores, Weight
 from .span import Span
 from .torch_attention import TorchAttention, TorchStep
 
@@ -42,13 +42,13 @@ class TorchPacker:
 class TorchExecutor:
     """Runs a decoder on CPU."""
 
-    def __init__(self, decoder: Decoder[Linear], num_blocks: int, block_size: int) -> None:
+    def __init__(self, decoder: Decoder[Linear, Weight], num_blocks: int, block_size: int) -> None:
         self._decoder = decoder
         self._attention = TorchAttention([layer.attention for layer in decoder.layers], num_blocks, block_size)
 
     def forward(
         self, token_ids: list[int], positions: list[int], spans: list[Span], logits_rows: list[int]
-    ) -> torch.Tensor:
+    ) -> Scores:
         """See `Executor`."""
         decoder = self._decoder
         x = self._embed(torch.tensor(token_ids))
@@ -61,9 +61,12 @@ class TorchExecutor:
             mixed = self._mix(layer.mlp, self._norm(x, layer.mlp_norm))
             x += mixed if layer.mlp_post_norm is None else self._norm(mixed, layer.mlp_post_norm)
         if not logits_rows:
-            return torch.empty(0, 0)
+            return Scores(torch.empty(0, 0), [])
         logits = decoder.head(self._norm(x[logits_rows], decoder.norm))
-        return logits if decoder.logit_softcap is None else _softcap(logits, decoder.logit_softcap)
+        if decoder.logit_softcap is not None:
+            logits = logits.div_(decoder.logit_softcap).tanh_().mul_(decoder.logit_softcap)
+        finite = torch.isfinite(logits.sum(-1))
+        return Scores(logits, torch.where(finite, logits.argmax(-1), -1).tolist())
 
     def clear(self, blocks: list[int]) -> None:
         """See `Executor`."""
@@ -106,7 +109,3 @@ class TorchExecutor:
             rows, places = (chosen == index).nonzero(as_tuple=True)
             mixed[rows] += self._mix(mlp.experts[index], x[rows]) * weights[rows, places].unsqueeze(1)
         return mixed
-
-
-def _softcap(logits: torch.Tensor, cap: float) -> torch.Tensor:
-    return logits.div_(cap).tanh_().mul_(cap)

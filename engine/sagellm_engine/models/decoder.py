@@ -1,7 +1,8 @@
 """`Decoder`: what a decoder-only transformer is made of after loading. Data only; an executor computes it.
 
 One block serves every family: attention and a feed-forward layer (dense, or a mixture of experts), each behind an
-RMSNorm and, in Gemma, followed by another one. `P` is a matrix product as the executor's `Packer` made it.
+RMSNorm and, in Gemma, followed by another one. `P` is a matrix product and `E` an embedding as the executor's
+`Packer` made them.
 """
 
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from typing import Generic, Literal, TypeVar
 import torch
 
 from sagellm_engine.layers import RotaryTable
-from sagellm_engine.weights import GroupQuantized
 
 P = TypeVar("P")
+E = TypeVar("E")
 
 Activation = Literal["silu", "gelu_tanh"]
 
@@ -77,14 +78,14 @@ class Layer(Generic[P]):
 
 
 @dataclass(frozen=True, slots=True)
-class Decoder(Generic[P]):
+class Decoder(Generic[P, E]):
     """A whole model.
 
     `embedding` is (vocabulary, hidden_size); what is looked up is multiplied by `embedding_scale`. `head` scores
     the vocabulary; scores become softcap · tanh(score / softcap) where there is a `logit_softcap`.
     """
 
-    embedding: torch.Tensor | GroupQuantized
+    embedding: E
     embedding_scale: float
     layers: list[Layer[P]]
     norm: torch.Tensor

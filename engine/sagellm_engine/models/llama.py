@@ -3,11 +3,11 @@
 from sagellm_engine.config import ModelConfig
 from sagellm_engine.layers import RotaryTable
 
-from .decoder import AttentionSpec, Decoder, Layer, Mlp, P
+from .decoder import AttentionSpec, Decoder, E, Layer, Mlp, P
 from .weights import Weights
 
 
-def build(config: ModelConfig, weights: Weights[P], max_model_len: int) -> Decoder[P]:
+def build(config: ModelConfig, weights: Weights[P, E], max_model_len: int) -> Decoder[P, E]:
     """The decoder of `config` from its weights.
 
     Raises:

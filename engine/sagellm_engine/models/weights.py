@@ -10,7 +10,7 @@ from sagellm_engine.execution.executor import Packer, Weight
 from sagellm_engine.loader.expected_tensors import expected_shapes
 from sagellm_engine.weights import GroupQuantized
 
-from .decoder import P
+from .decoder import E, P
 
 _FUSED = {
     "self_attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -18,10 +18,10 @@ _FUSED = {
 }
 
 
-class Weights(Generic[P]):
+class Weights(Generic[P, E]):
     """The weights of a model, by name; the q, k and v products are one, and so are gate and up."""
 
-    def __init__(self, config: ModelConfig, tensors: Iterable[tuple[str, Weight]], packer: Packer[P]) -> None:
+    def __init__(self, config: ModelConfig, tensors: Iterable[tuple[str, Weight]], packer: Packer[P, E]) -> None:
         """`tensors` have every tensor of the model, in its right shape; any order will do."""
         self._packer = packer
         self._tied = config.tie_word_embeddings
@@ -41,7 +41,7 @@ class Weights(Generic[P]):
                 self._take(target, [found.pop(part) for part in parts[target]])
 
     @property
-    def embedding(self) -> Weight:
+    def embedding(self) -> E:
         """(vocabulary, hidden_size), as the executor looks it up."""
         return self._embedding
 

@@ -11,6 +11,7 @@ from transformers import LlamaForCausalLM
 
 from sagellm_engine.contract import GenerateRequest
 from sagellm_engine.engine import Engine
+from sagellm_engine.execution import Scores
 from sagellm_engine.sequence import Sequence
 from sagellm_schemas import (
     ContextLengthExceeded,
@@ -246,10 +247,9 @@ def test_scores_that_are_not_numbers_end_that_request_alone(
     executor = engine.runner.executor
     plain = executor.forward
 
-    def poisoned(*step: Any) -> torch.Tensor:
-        logits = plain(*step)
-        logits[0, 5] = torch.nan
-        return logits
+    def poisoned(*step: Any) -> Scores:
+        scores = plain(*step)
+        return Scores(scores.logits, [-1, *scores.best[1:]])
 
     with monkeypatch.context() as patch:
         patch.setattr(executor, "forward", poisoned)
