@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from sagellm_schemas import SettingsError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-DEVICES = ("auto", "cpu")
+DEVICES = ("auto", "cpu", "cuda")
+KV_CACHE_DTYPES = ("auto", "fp8")
 EXECUTORS = ("auto", "native", "torch")
 
 
@@ -16,6 +17,8 @@ class EngineConfig:
     `model` is a folder, a GGUF file, an alias or a Hugging Face id; `name` is what it is served as (default: the
     checkpoint's name). `dtype` is that of the weights; "auto" is the checkpoint's own. `executor` computes:
     "native" are compiled kernels for this CPU, "torch" PyTorch's operations, "auto" the first that can be had.
+    That is on a CPU; `device` "cuda" is Triton's kernels on a GPU, and "auto" a GPU if there is one.
+    `kv_cache_dtype` "fp8" halves the KV cache of a GPU.
 
     The KV cache is `num_blocks` blocks of `block_size` tokens, or as many as fit `kv_cache_bytes`, or, with
     neither, a share of the memory that is free. `max_batched_tokens` is the budget of one step, prompt and decode
@@ -28,6 +31,7 @@ class EngineConfig:
     dtype: str = "auto"
     device: str = "auto"
     executor: str = "auto"
+    kv_cache_dtype: str = "auto"
     block_size: int = 16
     num_blocks: int | None = None
     kv_cache_bytes: int | None = None
@@ -44,29 +48,12 @@ class EngineConfig:
         Raises:
             SettingsError: naming the setting at fault.
         """
-        if not self.model:
-            raise SettingsError("model must be given", param="model")
-        for name, allowed in (("dtype", DTYPES), ("device", DEVICES), ("executor", EXECUTORS)):
-            if getattr(self, name) not in allowed:
-                raise SettingsError(
-                    f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}", param=name
-                )
-        for name in (
-            "block_size",
-            "num_blocks",
-            "kv_cache_bytes",
-            "max_num_seqs",
-            "max_batched_tokens",
-            "max_chunk_tokens",
-            "max_model_len",
-            "num_threads",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{name} must be at least 1; got {value}", param=name)
-        if self.max_batched_tokens < self.max_num_seqs:
-            raise SettingsError(
-                f"max_batched_tokens ({self.max_batched_tokens}) must be at least max_num_seqs "
-                f"({self.max_num_seqs}), so that every running request can decode in every step",
-                param="max_batched_tokens",
-            )
+        if not self.model: raise SettingsError("model must be given", param="model") for name, allowed in
+        (("dtype", DTYPES), ("device", DEVICES), ("executor", EXECUTORS), ("kv_cache_dtype", KV_CACHE_DTYPES)):
+        if getattr(self, name) not in allowed: raise SettingsError( f"{name} must be one of {', '.join(allowed)};
+        got {getattr(self, name)!r}", param=name ) for name in ( "block_size", "num_blocks", "kv_cache_bytes",
+        "max_num_seqs", "max_batched_tokens", "max_chunk_tokens", "max_model_len", "num_threads", ): value =
+        getattr(self, name) if value is not None and value < 1: raise SettingsError(f"{name} must be at least 1;
+        got {value}", param=name) if self.max_batched_tokens < self.max_num_seqs: raise SettingsError(
+        f"max_batched_tokens ({self.max_batched_tokens}) must be at least max_num_seqs " f"({self.max_num_seqs}),
+        so that every running request can decode in every step", param="max_batched_tokens", )

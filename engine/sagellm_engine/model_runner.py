@@ -1,6 +1,7 @@
 """`ModelRunner`: plain data in, token ids out."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -8,13 +9,25 @@ from sagellm_schemas import EngineError
 
 from .engine_config import EngineConfig
 from .execution import Scores, Span
-from .execution.make import make_executor
+from .execution.drawing import DrawnTokens
+from .execution.make import device_of, make_executor
 from .loader import Checkpoint
 from .loader.expected_tensors import expected_shapes
-from .memory import available_bytes, check_weights
+from .memory import available_bytes, check_weights, free_gpu_bytes
+from .row_draws import row_draws
 from .sampler import Sampled, Sampler, takes_best
 from .scheduler import Plan
 from .sequence import Sequence
+
+_NOT_FINITE = "the model gave scores that are not finite numbers"
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A step under way: the sequences that get a token, and what it gives for them."""
+
+    finishing: list[Sequence]
+    result: Scores | DrawnTokens
 
 
 class ModelRunner:
@@ -34,15 +47,22 @@ class ModelRunner:
         model = checkpoint.config
         dtype: torch.dtype = getattr(torch, model.dtype if config.dtype == "auto" else config.dtype)
         check_weights(
-            sum(math.prod(s) for s in expected_shapes(model).values()) * dtype.itemsize, available_bytes()
+            sum(math.prod(s) for s in expected_shapes(model).values()) * dtype.itemsize,
+            available_bytes() if device_of(config).type == "cpu" else free_gpu_bytes(),
         )
         made = make_executor(config, checkpoint, dtype)
         self.executor, self.num_blocks, self.max_model_len = made.executor, made.num_blocks, made.max_model_len
+        self._drawing = made.drawing
         self._sampler = Sampler(checkpoint.eos_token_ids)
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> dict[Sequence, Sampled | EngineError]:
         """Compute the plan's tokens; the next token of every sequence that has no more left to compute."""
+        return self.collect(self.launch(plan))
+
+    @torch.inference_mode()
+    def launch(self, plan: Plan) -> Launched:
+        """Start a step. On a GPU it runs on while the host does something else, until `collect`."""
         sequences = sorted(plan, key=lambda s: plan[s] > 1)
         token_ids: list[int] = []
         positions: list[int] = []
@@ -57,8 +77,18 @@ class ModelRunner:
             if end == len(sequence.token_ids):
                 finishing.append(sequence)
                 logits_rows.append(len(token_ids) - 1)
-        scores = self.executor.forward(token_ids, positions, spans, logits_rows)
-        return self._sample(scores, finishing) if finishing else {}
+        draws = None if self._drawing is None else row_draws(finishing)
+        if self._drawing is not None and draws is not None:
+            return Launched(finishing, self._drawing.launch(token_ids, positions, spans, logits_rows, draws))
+        return Launched(finishing, self.executor.forward(token_ids, positions, spans, logits_rows))
+
+    @torch.inference_mode()
+    def collect(self, launched: Launched) -> dict[Sequence, Sampled | EngineError]:
+        """Wait for a step; the next token of every sequence that has no more left to compute."""
+        finishing, result = launched.finishing, launched.result
+        if not isinstance(result, Scores):
+            return {s: _drawn(token) for s, token in zip(finishing, result.tokens(), strict=True)}
+        return self._sample(result, finishing) if finishing else {}
 
     @torch.inference_mode()
     def clear(self, blocks: list[int]) -> None:
@@ -69,8 +99,7 @@ class ModelRunner:
         results: dict[Sequence, Sampled | EngineError] = {}
         logits, best = scores.logits, scores.best
         if -1 in best:
-            error = "the model gave scores that are not finite numbers"
-            results = {s: EngineError(error) for s, token in zip(sequences, best, strict=True) if token < 0}
+            results = {s: EngineError(_NOT_FINITE) for s, token in zip(sequences, best, strict=True) if token < 0}
             healthy = [row for row, token in enumerate(best) if token >= 0]
             logits, best = logits[healthy], [best[row] for row in healthy]
             sequences = [s for s in sequences if s not in results]
@@ -79,3 +108,7 @@ class ModelRunner:
         else:
             sampled = self._sampler.sample(logits, sequences)
         return results | dict(zip(sequences, sampled, strict=True))
+
+
+def _drawn(token_id: int) -> Sampled | EngineError:
+    return Sampled(token_id) if token_id >= 0 else EngineError(_NOT_FINITE)

@@ -1,5 +1,6 @@
 """Which executor runs a model here, and the room that is left for its KV cache."""
 
+import importlib.util
 import logging
 import os
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ import torch
 from sagellm_engine.config import ModelConfig
 from sagellm_engine.engine_config import EngineConfig
 from sagellm_engine.loader import Checkpoint
-from sagellm_engine.memory import available_bytes, kv_blocks
+from sagellm_engine.memory import available_bytes, free_gpu_bytes, kv_blocks
 from sagellm_engine.models import build
 from sagellm_engine.models.weights import Weights
-from sagellm_schemas import OutOfMemory
+from sagellm_schemas import OutOfMemory, SettingsError
 
+from .drawing import DrawingExecutor
 from .executor import Executor
 from .native import KernelsUnavailableError, NativeExecutor, NativePacker, load_library
 from .torch_executor import TorchExecutor, TorchPacker
@@ -28,6 +30,8 @@ class Made:
     executor: Executor
     num_blocks: int
     max_model_len: int
+    drawing: DrawingExecutor | None = None
+    """The executor itself, if it can draw tokens too."""
 
 
 def make_executor(config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> Made:
@@ -39,6 +43,8 @@ def make_executor(config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dty
         KernelsUnavailableError: compiled kernels are asked for and cannot be had.
     """
     try:
+        if device_of(config).type == "cuda":
+            return _gpu(config, checkpoint, dtype)
         if config.executor != "torch":
             try:
                 return _native(config, checkpoint, dtype)
@@ -51,11 +57,47 @@ def make_executor(config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dty
         raise OutOfMemory(f"the KV cache cannot be allocated ({error}); lower kv_cache_bytes") from error
 
 
+def device_of(config: EngineConfig) -> torch.device:
+    """Where a model runs: on the GPU if it is asked for, or if there is one and nothing else is asked for.
+
+    Raises:
+        SettingsError: a GPU is asked for and there is none, or Triton is missing.
+    """
+    has_gpu, has_triton = torch.cuda.is_available(), importlib.util.find_spec("triton") is not None
+    if config.device == "cuda" and not (has_gpu and has_triton):
+        missing = "PyTorch sees no GPU" if has_triton else "Triton is not installed (pip install sagellm[gpu])"
+        raise SettingsError(f"device is cuda, but {missing}", param="device")
+    on_gpu = config.device == "cuda" or (config.device == config.executor == "auto" and has_gpu and has_triton)
+    if config.kv_cache_dtype == "fp8" and not on_gpu:
+        raise SettingsError("kv_cache_dtype is fp8, which needs a GPU; leave it at auto", param="kv_cache_dtype")
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+def _gpu(config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> Made:
+    from .gpu import GpuExecutor, GpuPacker, cache_dtype  # Triton is there on machines with a GPU only
+
+    model = checkpoint.config
+    packer = GpuPacker(dtype, torch.device("cuda"))
+    weights = Weights(model, checkpoint.tensors(), packer)
+    num_blocks, longest = _room(config, model, cache_dtype(config.kv_cache_dtype, dtype), free_gpu_bytes())
+    executor = GpuExecutor(
+        build(model, weights, longest),
+        packer,
+        num_blocks,
+        config.block_size,
+        max_num_seqs=config.max_num_seqs,
+        max_batched_tokens=config.max_batched_tokens,
+        max_model_len=longest,
+        kv_cache_dtype=config.kv_cache_dtype,
+    )
+    return Made(executor, num_blocks, longest, drawing=executor)
+
+
 def _native(config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> Made:
     library = load_library()
     model = checkpoint.config
     weights = Weights(model, checkpoint.tensors(), NativePacker(library, dtype))
-    num_blocks, longest = _room(config, model, dtype)
+    num_blocks, longest = _room(config, model, dtype, available_bytes())
     executor = NativeExecutor(
         library,
         build(model, weights, longest),
@@ -70,10 +112,10 @@ def _native(config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype) ->
 def _torch(config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> Made:
     model = checkpoint.config
     weights = Weights(model, checkpoint.tensors(), TorchPacker(dtype))
-    num_blocks, longest = _room(config, model, torch.float32)
+    num_blocks, longest = _room(config, model, torch.float32, available_bytes())
     return Made(TorchExecutor(build(model, weights, longest), num_blocks, config.block_size), num_blocks, longest)
 
 
-def _room(config: EngineConfig, model: ModelConfig, kv_dtype: torch.dtype) -> tuple[int, int]:
+def _room(config: EngineConfig, model: ModelConfig, kv_dtype: torch.dtype, free_bytes: int) -> tuple[int, int]:
     token_bytes = model.num_layers * 2 * model.num_kv_heads * model.head_dim * kv_dtype.itemsize
-    return kv_blocks(config, token_bytes, model.max_position_embeddings, available_bytes())
+    return kv_blocks(config, token_bytes, model.max_position_embeddings, free_bytes)

@@ -1,8 +1,8 @@
 """Launch configurations: which block sizes, warps and stages an op runs with, kept in a committed table.
 
-`tables/<op>.json` is `{GPU name: {shape class: configuration}}`. The GPU name "default" and the shape class "*" stand
-for all that are not listed. `ops/bench/tune_kernels.py` searches on a GPU and writes its entries; nothing searches
-when an engine starts.
+`tables/<op>.json` is `{GPU name: {shape class: configuration}}`. The GPU name "default" and the shape class "*"
+stand for all that are not listed. `ops/bench/tune_kernels.py` searches on a GPU and writes its entries; nothing
+searches when an engine starts.
 """
 
 import json

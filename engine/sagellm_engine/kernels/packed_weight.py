@@ -18,8 +18,8 @@ _SMALLEST_DOT = 16
 class PackedWeight:
     """Group by group of inputs, so that what a program reads of a group lies side by side for its outputs.
 
-    - `values`: uint8 (groups, out, group_size · bits / 8). With 4 bits, byte j of a group holds value j in its low half
-      and value j + group_size / 2 in its high half: both halves of the bytes are then runs of inputs.
+    - `values`: uint8 (groups, out, group_size · bits / 8). With 4 bits, byte j of a group holds value j in its
+      low half and value j + group_size / 2 in its high half: both halves of the bytes are then runs of inputs.
     - `scales`, `minimums`: (groups, out), float16 where that loses nothing that matters, else float32.
     """
 

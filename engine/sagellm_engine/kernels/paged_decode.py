@@ -1,9 +1,9 @@
 """Attention of decoding rows over the paged KV cache.
 
-Split-KV as in Flash-Decoding (Dao, Haziza, Massa and Sizov, 2023): a sequence's tokens are shared out among several
-programs, so that few sequences still fill the GPU, and a second kernel puts their parts together. All query heads of
-a KV head are rows of one product, so keys and values are read once (grouped queries as in FlashInfer, Ye et al.,
-2025).
+Split-KV as in Flash-Decoding (Dao, Haziza, Massa and Sizov, 2023): a sequence's tokens are shared out among
+several programs, so that few sequences still fill the GPU, and a second kernel puts their parts together. All
+query heads of a KV head are rows of one product, so keys and values are read once (grouped queries as in
+FlashInfer, Ye et al., 2025).
 """
 
 import torch
@@ -18,7 +18,8 @@ from .paged_attention_reference import PagedCache, attend, gather
 
 @triton.jit
 def _attend_split(
-    query, keys, values, tables, table_starts, lengths, key_scale, value_scale, out, partial_out, partial_lse, factor,
+    query, keys, values, tables, table_starts, lengths, key_scale, value_scale,
+    out, partial_out, partial_lse, factor,
     stride_query_row, stride_query_head,
     stride_key_block, stride_key_head, stride_key_token,
     stride_value_block, stride_value_head, stride_value_token,
@@ -124,11 +125,12 @@ def paged_decode(
     splits: int | None = None,
     config: Config | None = None,
 ) -> torch.Tensor:
-    """Attention of one query row for each sequence; (rows, heads, head_dim) in the dtype of `query`, or into `out`.
+    """Attention of one row for each sequence; (rows, heads, head_dim) in the dtype of `query`, or into `out`.
 
     `query` is (rows, heads, head_dim), any strides but the last. A row's sequence has `lengths[row]` tokens, the
-    query's own included and at most `max_tokens`, in the blocks from `tables[table_starts[row]]` on; all three are
-    int32 and flat. A row of length 0 gives zeros. A row sees the last `window` tokens (0: all). head_dim is at most 256.
+    query's own included and at most `max_tokens`, in the blocks from `tables[table_starts[row]]` on; all three
+    are int32 and flat. A row of length 0 gives zeros. A row sees the last `window` tokens (0: all). head_dim is
+    at most 256.
     """
     rows, heads, head_dim = query.shape
     kv_heads = cache.keys.shape[1]
@@ -168,7 +170,7 @@ def shape_classes(head_dim: int, cache_dtype: torch.dtype) -> tuple[str, ...]:
 
 
 def num_splits(programs: int, tokens: int, config: Config, device: torch.device) -> int:
-    """How many programs share a sequence of up to `tokens`, so that the GPU has several for each multiprocessor."""
+    """How many programs share a sequence of up to `tokens`: each multiprocessor should have several."""
     wanted = -(-num_multiprocessors(device) * config["PROGRAMS_PER_SM"] // programs)
     return max(1, min(wanted, -(-tokens // (2 * config["BLOCK_N"])), 128))
 

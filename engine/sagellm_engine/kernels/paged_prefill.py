@@ -1,8 +1,8 @@
 """Attention of prompts, whole or in chunks, over the paged KV cache that already holds their keys and values.
 
-FlashAttention-2 (Dao, 2023) with keys and values found through the block table; the query heads that share a KV head
-are rows of one tile, as in the unified kernels of vLLM and FlashInfer (Ye et al., 2025). Decoding rows may be in the
-same call: they are sequences of one row.
+FlashAttention-2 (Dao, 2023) with keys and values found through the block table; the query heads that share a KV
+head are rows of one tile, as in the unified kernels of vLLM and FlashInfer (Ye et al., 2025). Decoding rows may
+be in the same call: they are sequences of one row.
 """
 
 import torch
@@ -99,9 +99,10 @@ def paged_prefill(
     """Causal attention of several sequences' rows; (rows, heads, head_dim) in the dtype of `query`.
 
     Rows `row_starts[i]` … `row_starts[i + 1] - 1` of `query` (rows, heads, head_dim) are the last positions of
-    sequence i, which has `lengths[i]` tokens in the blocks from `tables[table_starts[i]]` on; all of these are int32 and
-    flat. `max_rows` is at least the rows of the longest. A row sees the last `window` tokens (0: all). With `out`, rows of no sequence are left
-    as they are there. head_dim is at most 256, and so many heads may share a KV head.
+    sequence i, which has `lengths[i]` tokens in the blocks from `tables[table_starts[i]]` on; all of these are
+    int32 and flat. `max_rows` is at least the rows of the longest. A row sees the last `window` tokens (0: all).
+    With `out`, rows of no sequence are left as they are there. head_dim is at most 256, and so many heads may
+    share a KV head.
     """
     heads, head_dim = query.shape[1:]
     kv_heads = cache.keys.shape[1]
@@ -113,12 +114,12 @@ def paged_prefill(
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     factor, cap = score_factors(scale, softcap)
     _attend_tile[triton.cdiv(max_rows, block_m // group), kv_heads, len(lengths)](
-        query, cache.keys, cache.values, tables, table_starts, row_starts, lengths, cache.key_scale, cache.value_scale,
-        out, factor, *query.stride()[:2], *cache.keys.stride()[:3], *cache.values.stride()[:3],
-        *out.stride()[:2],
-        SOFTCAP=cap, WINDOW=window, HEAD_DIM=head_dim, BLOCK_D=max(16, triton.next_power_of_2(head_dim)),
-        GROUP=group, BLOCK_M=block_m, BLOCK_SIZE=cache.block_size, BLOCK_N=config["BLOCK_N"],
-        DOT_TYPE=dot_type(query.dtype), num_warps=config["num_warps"], num_stages=config["num_stages"],
+        query, cache.keys, cache.values, tables, table_starts, row_starts, lengths, cache.key_scale,
+        cache.value_scale, out, factor, *query.stride()[:2], *cache.keys.stride()[:3],
+        *cache.values.stride()[:3], *out.stride()[:2], SOFTCAP=cap, WINDOW=window, HEAD_DIM=head_dim,
+        BLOCK_D=max(16, triton.next_power_of_2(head_dim)), GROUP=group, BLOCK_M=block_m,
+        BLOCK_SIZE=cache.block_size, BLOCK_N=config["BLOCK_N"], DOT_TYPE=dot_type(query.dtype),
+        num_warps=config["num_warps"], num_stages=config["num_stages"],
     )  # fmt: skip
     return out
 

@@ -1,9 +1,10 @@
 """x · Wᵀ with W in 4 or 8 bits, dequantized on the way to the tensor cores.
 
-weight = scale · value + minimum, and values up to 255 are exact in bfloat16. So for few rows the values themselves are
-multiplied, group by group, and it is the products that are scaled (and the sums of x, for the minimums): nothing is
-rounded, and the work per weight is a shift and a conversion. The groups are shared out among programs (split-K), whose
-parts a second kernel sums in order. For many rows each weight is scaled once, before the product.
+weight = scale · value + minimum, and values up to 255 are exact in bfloat16. So for few rows the values
+themselves are multiplied, group by group, and it is the products that are scaled (and the sums of x, for the
+minimums): nothing is rounded, and the work per weight is a shift and a conversion. The groups are shared out
+among programs (split-K), whose parts a second kernel sums in order. For many rows each weight is scaled once,
+before the product.
 """
 
 import torch

@@ -42,8 +42,9 @@ def add_rms_norm(
 ) -> torch.Tensor | None:
     """residual += y, in place; then the norm of the residual, a new tensor (rows, size) of `dtype`.
 
-    `y` and `residual` are (rows, size). With `post_weight` it is norm(y) · post_weight that is added (Gemma 2). Without
-    `y` nothing is added; without `weight` nothing is returned. Weights are (size,) float32; sums are in float32.
+    `y` and `residual` are (rows, size). With `post_weight` it is norm(y) · post_weight that is added (Gemma 2).
+    Without `y` nothing is added; without `weight` nothing is returned. Weights are (size,) float32; sums are in
+    float32.
     """
     rows, size = residual.shape
     out = None if weight is None else torch.empty(rows, size, dtype=dtype, device=residual.device)

@@ -1,8 +1,8 @@
 """Rotary embeddings (Su et al., 2021, half-split layout), and the new keys and values into the paged cache.
 
 One pass over the rows of q, k and v: each head of q and k is normalized if the model does so (Qwen3, Gemma 3),
-turned by the angle of its position, and stays where it was (q) or goes to its slot of the cache (k); v is copied. A
-cache in fp8 (e4m3) is written divided by its head's scale.
+turned by the angle of its position, and stays where it was (q) or goes to its slot of the cache (k); v is
+copied. A cache in fp8 (e4m3) is written divided by its head's scale.
 """
 
 import torch
@@ -145,7 +145,7 @@ def rotary_kv_write_reference(
         (values, cache.values, cache.value_scale),
     ):
         if scale is not None:
-            new = (new / scale.view(1, -1, 1)).clamp(-FP8_MAX, FP8_MAX)  # noqa: PLW2901
+            new = (new / scale.view(1, -1, 1)).clamp(-FP8_MAX, FP8_MAX)
         for row, slot in enumerate(slots.tolist()):
             if slot >= 0:
                 stored[slot // block_size, :, slot % block_size] = new[row].to(stored.dtype)

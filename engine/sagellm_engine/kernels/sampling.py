@@ -1,10 +1,10 @@
 """From logits to tokens on the device: temperature, top-k, top-p, min-p and a draw, without sorting.
 
-What is kept is decided by a threshold on the probability, found by bisection over the bits of a float, which are in
-the order of the numbers: so the k-th largest value is found exactly, and tokens as likely as the last one kept stay
-too, as in `sagellm_engine.sampler.candidates`. (Sorting-free samplers: FlashInfer, Ye et al., 2025.) Before that,
-what can be among the kept is written side by side in order of token id, so the search looks at hundreds of tokens
-instead of the vocabulary.
+What is kept is decided by a threshold on the probability, found by bisection over the bits of a float, which are
+in the order of the numbers: so the k-th largest value is found exactly, and tokens as likely as the last one
+kept stay too, as in `sagellm_engine.sampler.candidates`. (Sorting-free samplers: FlashInfer, Ye et al., 2025.)
+Before that, what can be among the kept is written side by side in order of token id, so the search looks at
+hundreds of tokens instead of the vocabulary.
 """
 
 import numpy as np
@@ -162,9 +162,9 @@ def sample(
 ) -> torch.Tensor:
     """One token for each row of `logits` (rows, vocabulary), int32; NOT_FINITE where scores are NaN or infinite.
 
-    For each row: `temperatures` float32 (below GREEDY_BELOW: the best token, the first of equals), `top_k` int32 (0:
-    no limit), `top_p` float64 (1: no limit), `min_p` float32 (0: no limit), `uniforms` float64 in [0, 1). A score of
-    -inf bans a token. `workspace` (2, rows or more, vocabulary) float32 is written to.
+    For each row: `temperatures` float32 (below GREEDY_BELOW: the best token, the first of equals), `top_k` int32
+    (0: no limit), `top_p` float64 (1: no limit), `min_p` float32 (0: no limit), `uniforms` float64 in [0, 1). A
+    score of -inf bans a token. `workspace` (2, rows or more, vocabulary) float32 is written to.
     """
     rows, vocabulary = logits.shape
     out = torch.empty(rows, dtype=torch.int32, device=logits.device)

@@ -8,8 +8,9 @@ import torch
 
 pytest.importorskip("triton", reason="kernels need triton")
 
-from sagellm_engine.execution import Span
-from sagellm_engine.execution.gpu import GpuExecutor, GpuPacker, RowSampling, awaited
+from sagellm_engine.execution import Executor, Span
+from sagellm_engine.execution.gpu import GpuExecutor, GpuPacker, awaited
+from sagellm_engine.execution.row_sampling import RowSampling
 from sagellm_engine.execution.torch_executor import TorchExecutor, TorchPacker
 
 from .tiny_decoder import POSITIONS, random_tokens, tiny_decoder
@@ -39,8 +40,12 @@ def gpu_executor(device: torch.device, dtype: torch.dtype = torch.float32, **opt
     )
 
 
+def scores(executor: Executor, launch: Launch) -> torch.Tensor:
+    return executor.forward(*launch).logits.clone()
+
+
 def step(*parts: tuple[list[int], int, int, list[int]]) -> Launch:
-    """A step of (tokens of the sequence, computed before, computed after, blocks); scores of each part's last row."""
+    """A step of (sequence's tokens, computed before, computed after, blocks); scores of each last row."""
     token_ids: list[int] = []
     positions: list[int] = []
     spans: list[Span] = []
@@ -76,13 +81,13 @@ def test_scores_are_the_reference_s_in_prompts_chunks_decoding_and_after_prefix_
     reference = TorchExecutor(tiny_decoder(TorchPacker(torch.float32), **options), num_blocks=17, block_size=4)
     executor = gpu_executor(device, **options)
     for launch in conversation():
-        torch.testing.assert_close(executor.forward(*launch), reference.forward(*launch), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(scores(executor, launch), scores(reference, launch), atol=1e-4, rtol=1e-4)
 
 
 def test_a_cache_in_fp8_changes_scores_only_a_little(device: torch.device) -> None:
     exact, rounded = gpu_executor(device), gpu_executor(device, kv_cache_dtype="fp8")
     for launch in conversation()[:2]:
-        expected, actual = exact.forward(*launch), rounded.forward(*launch)
+        expected, actual = scores(exact, launch), scores(rounded, launch)
         assert not torch.equal(actual, expected)
         assert torch.nn.functional.cosine_similarity(actual, expected).min() > 0.99
 
@@ -90,12 +95,12 @@ def test_a_cache_in_fp8_changes_scores_only_a_little(device: torch.device) -> No
 def test_16_bit_weights_give_scores_close_to_those_of_32_bits(device: torch.device) -> None:
     exact, rounded = gpu_executor(device), gpu_executor(device, torch.bfloat16)
     for launch in conversation()[:2]:
-        similar = torch.nn.functional.cosine_similarity(rounded.forward(*launch), exact.forward(*launch))
+        similar = torch.nn.functional.cosine_similarity(scores(rounded, launch), scores(exact, launch))
         assert similar.min() > 0.995
 
 
 def test_a_step_may_be_launched_before_the_tokens_it_goes_on_with_are_known(device: torch.device) -> None:
-    greedy = RowSampling([0.0] * 2, [0] * 2, [1.0] * 2, [0.0] * 2, [0.5] * 2)
+    greedy = RowSampling.greedy(2)
     prompts = random_tokens(9, 4), random_tokens(6, 5)
     blocks = [0, 1, 2, 3], [4, 5, 6, 7]
     first = step((prompts[0], 0, 9, blocks[0]), (prompts[1], 0, 6, blocks[1]))
@@ -114,10 +119,10 @@ def test_a_step_may_be_launched_before_the_tokens_it_goes_on_with_are_known(devi
 def test_tokens_are_drawn_from_the_scores_on_the_device(device: torch.device) -> None:
     launch = step((random_tokens(9, 4), 0, 9, [0, 1, 2]))
     executor = gpu_executor(device)
-    scores = executor.forward(*launch)[0]
-    drawn = executor.launch(*launch, RowSampling([0.0], [0], [1.0], [0.0], [0.5])).tokens()
-    assert drawn == [int(scores.argmax())]
-    cumulative = np.cumsum(scores.double().softmax(-1).numpy())
+    row = scores(executor, launch)[0]
+    drawn = executor.launch(*launch, RowSampling.greedy(1)).tokens()
+    assert drawn == [int(row.argmax())]
+    cumulative = np.cumsum(row.double().softmax(-1).numpy())
     drawn = executor.launch(*launch, RowSampling([1.0], [0], [1.0], [0.0], [0.25])).tokens()
     assert drawn == [int(np.searchsorted(cumulative, 0.25, side="right"))]
 
@@ -125,8 +130,8 @@ def test_tokens_are_drawn_from_the_scores_on_the_device(device: torch.device) ->
 def test_cleared_blocks_hold_nothing(device: torch.device) -> None:
     executor = gpu_executor(device)
     prompt = random_tokens(12, 6)
-    whole = executor.forward(*step((prompt, 0, 12, [0, 1, 2])))
+    whole = scores(executor, step((prompt, 0, 12, [0, 1, 2])))
     executor.clear([0])
-    cleared = executor.forward(*step((prompt, 8, 12, [0, 1, 2])))
+    cleared = scores(executor, step((prompt, 8, 12, [0, 1, 2])))
     assert not torch.allclose(whole, cleared)
     assert torch.isfinite(cleared).all()

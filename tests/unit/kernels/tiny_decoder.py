@@ -6,15 +6,15 @@ import torch
 
 from sagellm_engine.execution import Packer
 from sagellm_engine.layers import RotaryTable
-from sagellm_engine.models.decoder import AttentionSpec, Decoder, Layer, Mlp, P
+from sagellm_engine.models.decoder import AttentionSpec, Decoder, E, Layer, Mlp, P
 from sagellm_engine.weights import GroupQuantized
 
 HIDDEN, VOCABULARY, POSITIONS = 32, 60, 64
 
 
 def tiny_decoder(
-    packer: Packer[P], *, gemma: bool = False, quantized: bool = False, bias: bool = False
-) -> Decoder[P]:
+    packer: Packer[P, E], *, gemma: bool = False, quantized: bool = False, bias: bool = False
+) -> Decoder[P, E]:
     """Two layers. With `gemma` all that Gemma 2 and 3 do otherwise than Llama; the same weights at every call."""
     generator = torch.Generator().manual_seed(5)
     head_dim, num_heads, num_kv_heads, middle = 48, 2, 1, 64

@@ -1,8 +1,8 @@
 """CUDA graphs of decode steps, one for each size of a ladder of batch sizes.
 
-A decode step is hundreds of short kernels: launched one by one they take longer on the host than on the GPU. A graph
-launches them all at once. It is captured when its size is first needed, or all at start; nothing but the content of
-static buffers differs between runs.
+A decode step is hundreds of short kernels: launched one by one they take longer on the host than on the GPU. A
+graph launches them all at once. It is captured when its size is first needed, or all at start; nothing but the
+content of static buffers differs between runs.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import torch
 
 
 def ladder(largest: int) -> list[int]:
-    """Batch sizes with a graph of their own: 1, 2, 4, then every 8th up to 256, every 32nd above, and `largest`."""
+    """Batch sizes with a graph of their own: 1, 2, 4, every 8th up to 256, every 32nd above, and `largest`."""
     sizes = [1, 2, 4, *range(8, 257, 8), *range(288, largest + 1, 32)]
     return [size for size in sizes if size < largest] + [largest]
 
@@ -49,8 +49,8 @@ class DecodeGraphs:
             progress(done, len(self.sizes))
 
     def _capture(self, size: int) -> None:
-        # Once without a graph: what is compiled or allocated at first use must not be a part of it. The buffers hold
-        # this step's rows, and to write their keys and values twice changes nothing.
+        # Once without a graph: what is compiled or allocated at first use must not be a part of it. The buffers
+        # hold this step's rows, and to write their keys and values twice changes nothing.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -1,9 +1,10 @@
 """`GpuExecutor`: a decoder on one GPU.
 
-A step is launched and collected. `launch` builds the step's inputs in pinned memory, sends them with one copy, and
-starts the kernels, a CUDA graph of them where all rows decode; it never waits for the device. `Step.tokens` waits,
-once, for the drawn tokens. Between the two the host is free to do something else: to hand out the tokens of the step
-before, and even to launch the next step, whose rows may name tokens that only the device knows yet (`awaited`).
+A step is launched and collected. `launch` builds the step's inputs in pinned memory, sends them with one copy,
+and starts the kernels, a CUDA graph of them where all rows decode; it never waits for the device. `Step.tokens`
+waits, once, for the drawn tokens. Between the two the host is free to do something else: to hand out the tokens
+of the step before, and even to launch the next step, whose rows may name tokens that only the device knows yet
+(`awaited`).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from sagellm_engine.execution.executor import Scores
+from sagellm_engine.execution.row_sampling import RowSampling
 from sagellm_engine.execution.span import Span
 from sagellm_engine.kernels.sampling import sample
 from sagellm_engine.models.decoder import Decoder
@@ -20,9 +23,10 @@ from .decode_graphs import DecodeGraphs
 from .forward_pass import ForwardPass
 from .kv_cache import KvCache, cache_dtype
 from .product import GpuPacker, GpuProduct
-from .row_sampling import RowSampling
 from .staging import Staging, fill
 from .step import Step
+
+_SAMPLING = ("temperatures", "top_k", "top_p", "min_p", "uniforms")
 
 
 def awaited(place: int) -> int:
@@ -35,7 +39,7 @@ class GpuExecutor:
 
     def __init__(
         self,
-        decoder: Decoder[GpuProduct],
+        decoder: Decoder[GpuProduct, torch.Tensor],
         packer: GpuPacker,
         num_blocks: int,
         block_size: int,
@@ -46,7 +50,7 @@ class GpuExecutor:
         kv_cache_dtype: str = "auto",
         graphs: bool | None = None,
     ) -> None:
-        """`decoder` is of `packer`'s products. Without `graphs` on a GPU decode steps are launched kernel by kernel."""
+        """`decoder` is of `packer`'s products. Without `graphs` decode steps are launched kernel by kernel."""
         self._device, self._block_size = packer.device, block_size
         self._max_model_len = max_model_len
         specs = [layer.attention for layer in decoder.layers]
@@ -82,9 +86,10 @@ class GpuExecutor:
 
     def forward(
         self, token_ids: list[int], positions: list[int], spans: list[Span], logits_rows: list[int]
-    ) -> torch.Tensor:
+    ) -> Scores:
         """See `Executor`."""
-        return self.launch(token_ids, positions, spans, logits_rows).host_scores()
+        step = self.launch(token_ids, positions, spans, logits_rows, RowSampling.greedy(len(logits_rows)))
+        return Scores(step.host_scores(), step.tokens())
 
     @torch.inference_mode()
     def launch(
@@ -93,11 +98,11 @@ class GpuExecutor:
         positions: list[int],
         spans: list[Span],
         logits_rows: list[int],
-        sampling: RowSampling | None = None,
+        sampling: RowSampling,
     ) -> Step:
-        """Start a step as `forward` runs it, and, with `sampling`, draw a token for each of `logits_rows`.
+        """Start a step as `forward` runs it, and draw a token for each of `logits_rows` as `sampling` says.
 
-        A token id may be `awaited(place)`: what the latest launch with `sampling` draws there, known or not.
+        A token id may be `awaited(place)`: what the launch before draws there, known or not.
         """
         num_decodes = _leading_decodes(spans)
         prompts = spans[num_decodes:]
@@ -115,7 +120,7 @@ class GpuExecutor:
         else:
             batch = self._batch(len(token_ids), num_decodes, prompts, None if all_wanted else wanted)
             scores = self._forward(batch)
-        return Step(scores, None, None) if sampling is None else self._draw(scores)
+        return self._draw(scores)
 
     @torch.inference_mode()
     def clear(self, blocks: list[int]) -> None:
@@ -136,7 +141,7 @@ class GpuExecutor:
         spans: list[Span],
         num_decodes: int,
         logits_rows: list[int],
-        sampling: RowSampling | None,
+        sampling: RowSampling,
         size: int,
     ) -> None:
         """Bring a step's inputs to the device; rows beyond its own, up to `size`, are kept nowhere."""
@@ -161,9 +166,8 @@ class GpuExecutor:
             host["slots"][span.row : span.row + span.num_tokens] = slots
         starts = [span.row - num_decodes for span in spans[num_decodes:]]
         fill(host["prompt_starts"], [*starts, rows - num_decodes])
-        if sampling is not None:
-            for name in ("temperatures", "top_k", "top_p", "min_p", "uniforms"):
-                fill(host[name], getattr(sampling, name))
+        for name in _SAMPLING:
+            fill(host[name], getattr(sampling, name))
         self._staging.send(used)
 
     def _batch(
@@ -191,13 +195,15 @@ class GpuExecutor:
         rows, device = len(scores), self._staging.device
         if self._workspace.numel() < 2 * scores.numel():
             self._workspace = torch.empty(2, *scores.shape, device=scores.device)
-        choice = [device[name][:rows] for name in ("temperatures", "top_k", "top_p", "min_p", "uniforms")]
-        self._drawn[:rows] = sample(scores, *choice, self._workspace)
+        choice = [device[name][:rows] for name in _SAMPLING]
+        if rows:
+            self._drawn[:rows] = sample(scores, *choice, self._workspace)
         self._turn = 1 - self._turn
         host = self._host_drawn[self._turn][:rows]
         host.copy_(self._drawn[:rows], non_blocking=True)
-        done = torch.cuda.Event() if scores.device.type == "cuda" else None
-        if done is not None:
+        done = None
+        if scores.is_cuda:
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record()
         return Step(scores, host, done)
 

@@ -23,10 +23,12 @@ class ForwardPass:
     """Runs a decoder on batches; caches are passed in, one for each layer."""
 
     def __init__(
-        self, decoder: Decoder[GpuProduct], caches: list[PagedCache], dtype: torch.dtype, device: torch.device
+        self,
+        decoder: Decoder[GpuProduct, torch.Tensor],
+        caches: list[PagedCache],
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
-        assert isinstance(decoder.embedding, torch.Tensor), "the packer makes it dense"
-        self._embedding = decoder.embedding
         self._decoder = decoder
         self._layers = [_on_device(layer, device) for layer in decoder.layers]
         self._caches = caches
@@ -35,8 +37,8 @@ class ForwardPass:
         self._angles = [(table.cos.to(device), table.sin.to(device)) for table in decoder.rotary]
 
     def __call__(self, batch: Batch) -> torch.Tensor:
-        """The scores (rows, vocabulary) of what follows the wanted rows, float32; keys and values go to the cache."""
-        x = self._embedding[batch.token_ids].float()
+        """Scores (rows, vocabulary) of what follows the wanted rows, float32; keys and values go to the cache."""
+        x = self._decoder.embedding[batch.token_ids].float()
         if self._decoder.embedding_scale != 1.0:
             x *= self._decoder.embedding_scale
         # What is still to be added to x, and the norm that it passes on its way: both done with the next norm.
@@ -50,6 +52,8 @@ class ForwardPass:
         if batch.logits_rows is not None:
             x = x[batch.logits_rows]
             y = None if y is None else y[batch.logits_rows]
+        if not len(x):
+            return torch.empty(0, 0, device=x.device)
         scores = self._decoder.head.scores(self._add_and_norm(y, x, self._norm, post_norm))
         cap = self._decoder.logit_softcap
         return scores if cap is None else scores.div_(cap).tanh_().mul_(cap)
@@ -78,7 +82,7 @@ class ForwardPass:
             eps=self._decoder.eps,
         )
         width = spec.num_heads * spec.head_dim
-        query = qkv[:, :width].unflatten(1, (spec.num_heads, spec.head_dim))
+        query = qkv[:, :width].view(len(qkv), spec.num_heads, spec.head_dim)
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         n = batch.num_decodes
         window, softcap = spec.window or 0, spec.softcap or 0.0

@@ -5,8 +5,6 @@ import torch
 from sagellm_engine.kernels.paged_attention_reference import PagedCache
 from sagellm_engine.models.decoder import AttentionSpec
 
-KV_CACHE_DTYPES = ("auto", "fp8")
-
 
 def cache_dtype(kv_cache_dtype: str, dtype: torch.dtype) -> torch.dtype:
     """What keys and values are stored in: `dtype`, or e4m3 for "fp8"."""

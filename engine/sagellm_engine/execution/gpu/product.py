@@ -22,14 +22,14 @@ class GpuProduct:
         self._sizes = [part.shape[0] for part in parts]
         self._biases: list[torch.Tensor | None] = [None] * len(parts)
         if bias is not None:
-            for place, (part, piece) in enumerate(zip(parts, bias.split(self._sizes), strict=True)):
+            for place, (part, piece) in enumerate(zip(parts, torch.split(bias, self._sizes), strict=True)):
                 self._biases[place] = piece.to(part.dtype) if isinstance(part, torch.Tensor) else piece
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if len(self.parts) == 1 and isinstance(self.parts[0], torch.Tensor):
             return F.linear(x, self.parts[0], self._biases[0])
         out = torch.empty(len(x), sum(self._sizes), dtype=x.dtype, device=x.device)
-        for part, bias, piece in zip(self.parts, self._biases, out.split(self._sizes, dim=1), strict=True):
+        for part, bias, piece in zip(self.parts, self._biases, torch.split(out, self._sizes, dim=1), strict=True):
             if isinstance(part, torch.Tensor):
                 piece.copy_(F.linear(x, part, bias))
             else:
@@ -39,11 +39,13 @@ class GpuProduct:
     def scores(self, x: torch.Tensor) -> torch.Tensor:
         """The same in float32: rounded to bfloat16, many tokens' scores would be equal."""
         weight = self.parts[0]
-        if x.device.type == "cuda" and len(self.parts) == 1 and isinstance(weight, torch.Tensor):
-            if x.dtype is torch.float32:
-                scores = x @ weight.T
-            else:
-                scores = torch.mm(x, weight.T, out_dtype=torch.float32)
+        if (
+            isinstance(weight, torch.Tensor)
+            and len(self.parts) == 1
+            and x.is_cuda
+            and x.dtype is not torch.float32
+        ):
+            scores = torch.mm(x, weight.T, out_dtype=torch.float32)
             bias = self._biases[0]
             return scores if bias is None else scores.add_(bias)
         return self(x).float()
@@ -66,7 +68,7 @@ class GpuPacker:
                 packed.append(self._pack(quantized))
         return GpuProduct(packed, None if bias is None else bias.to(self.device, torch.float32))
 
-    def embedding(self, weight: Weight) -> Weight:
+    def embedding(self, weight: Weight) -> torch.Tensor:
         """See `Packer`."""
         return self._dense(weight)
 

@@ -1,4 +1,4 @@
-"""`Staging`: a step's inputs side by side in pinned memory, so that one asynchronous copy brings them to the GPU."""
+"""`Staging`: a step's inputs side by side in pinned memory, for one asynchronous copy to the GPU."""
 
 from typing import Any
 
@@ -26,7 +26,10 @@ class Staging:
         pinned = device.type == "cuda"
         self._device_bytes = torch.zeros(end, dtype=torch.uint8, device=device)
         self._host_bytes = [torch.zeros(end, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)]
-        self._copied = [torch.cuda.Event() if pinned else None for _ in range(2)]
+        self._copied: list[torch.cuda.Event | None] = [
+            torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]
+            for _ in range(2)
+        ]
         self._turn = 0
         self.device: dict[str, torch.Tensor] = self._views(self._device_bytes)
         self._host = [

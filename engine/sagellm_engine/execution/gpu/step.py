@@ -13,7 +13,7 @@ class Step:
     """
 
     scores: torch.Tensor
-    host_tokens: torch.Tensor | None
+    host_tokens: torch.Tensor
     done: torch.cuda.Event | None
 
     def tokens(self) -> list[int]:
@@ -21,7 +21,6 @@ class Step:
 
         Valid until the launch after the next one.
         """
-        assert self.host_tokens is not None, "the step was launched without sampling"
         if self.done is not None:
             self.done.synchronize()
         tokens: list[int] = self.host_tokens.tolist()

@@ -64,7 +64,7 @@ class Draws:
         return PagedCache(keys, values, scales[0], scales[1])
 
     def tables(self, lengths: list[int], block_size: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Shuffled block ids for sequences of `lengths`, with nonsense between; where each begins; how many blocks."""
+        """Shuffled block ids for sequences of `lengths`, nonsense between; where each begins; how many blocks."""
         needed = [-(-length // block_size) for length in lengths]
         total = sum(needed) + self.pick.randint(1, 4)
         ids = list(range(total))
