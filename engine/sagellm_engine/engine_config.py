@@ -48,12 +48,34 @@ class EngineConfig:
         Raises:
             SettingsError: naming the setting at fault.
         """
-        if not self.model: raise SettingsError("model must be given", param="model") for name, allowed in
-        (("dtype", DTYPES), ("device", DEVICES), ("executor", EXECUTORS), ("kv_cache_dtype", KV_CACHE_DTYPES)):
-        if getattr(self, name) not in allowed: raise SettingsError( f"{name} must be one of {', '.join(allowed)};
-        got {getattr(self, name)!r}", param=name ) for name in ( "block_size", "num_blocks", "kv_cache_bytes",
-        "max_num_seqs", "max_batched_tokens", "max_chunk_tokens", "max_model_len", "num_threads", ): value =
-        getattr(self, name) if value is not None and value < 1: raise SettingsError(f"{name} must be at least 1;
-        got {value}", param=name) if self.max_batched_tokens < self.max_num_seqs: raise SettingsError(
-        f"max_batched_tokens ({self.max_batched_tokens}) must be at least max_num_seqs " f"({self.max_num_seqs}),
-        so that every running request can decode in every step", param="max_batched_tokens", )
+        if not self.model:
+            raise SettingsError("model must be given", param="model")
+        for name, allowed in (
+            ("dtype", DTYPES),
+            ("device", DEVICES),
+            ("executor", EXECUTORS),
+            ("kv_cache_dtype", KV_CACHE_DTYPES),
+        ):
+            if getattr(self, name) not in allowed:
+                raise SettingsError(
+                    f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}", param=name
+                )
+        for name in (
+            "block_size",
+            "num_blocks",
+            "kv_cache_bytes",
+            "max_num_seqs",
+            "max_batched_tokens",
+            "max_chunk_tokens",
+            "max_model_len",
+            "num_threads",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{name} must be at least 1; got {value}", param=name)
+        if self.max_batched_tokens < self.max_num_seqs:
+            raise SettingsError(
+                f"max_batched_tokens ({self.max_batched_tokens}) must be at least max_num_seqs "
+                f"({self.max_num_seqs}), so that every running request can decode in every step",
+                param="max_batched_tokens",
+            )

@@ -7,7 +7,7 @@ from .sequence import Sequence
 
 
 def row_draws(sequences: list[Sequence]) -> RowSampling | None:
-    """One draw for each sequence; None if one needs its scores on the host: penalties, bans or log probabilities."""
+    """One draw for each sequence; None if one needs its scores on the host: penalties, bans, log probabilities."""
     if any(needs_change(s) or s.sampling.logprobs is not None for s in sequences):
         return None
     return RowSampling(

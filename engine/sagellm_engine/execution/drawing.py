@@ -1,4 +1,4 @@
-"""What an executor does beyond `Executor` if it draws the tokens too, and runs on while the host does otherwise."""
+"""What an executor does beyond `Executor` if it draws the tokens too, while the host does something else."""
 
 from typing import Protocol
 

@@ -1,5 +1,6 @@
 """Which executor runs a model here, and the room that is left for its KV cache."""
 
+import dataclasses
 import importlib.util
 import logging
 import os
@@ -21,6 +22,9 @@ from .native import KernelsUnavailableError, NativeExecutor, NativePacker, load_
 from .torch_executor import TorchExecutor, TorchPacker
 
 log = logging.getLogger(__name__)
+
+_GPU_SHARE = 0.95
+"""Of what is free on a GPU after the weights, the KV cache takes so much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,14 @@ def _gpu(config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> Ma
     model = checkpoint.config
     packer = GpuPacker(dtype, torch.device("cuda"))
     weights = Weights(model, checkpoint.tensors(), packer)
-    num_blocks, longest = _room(config, model, cache_dtype(config.kv_cache_dtype, dtype), free_gpu_bytes())
+    free_bytes = free_gpu_bytes()
+    if config.num_blocks is None and config.kv_cache_bytes is None:
+        # Nobody else wants a GPU's memory, unlike a laptop's; but no more than all sequences can fill.
+        token_bytes = _token_bytes(model, cache_dtype(config.kv_cache_dtype, dtype))
+        longest = config.max_model_len or model.max_position_embeddings
+        useful_bytes = config.max_num_seqs * longest * token_bytes
+        config = dataclasses.replace(config, kv_cache_bytes=min(useful_bytes, int(free_bytes * _GPU_SHARE)))
+    num_blocks, longest = _room(config, model, cache_dtype(config.kv_cache_dtype, dtype), free_bytes)
     executor = GpuExecutor(
         build(model, weights, longest),
         packer,
@@ -117,5 +128,8 @@ def _torch(config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> 
 
 
 def _room(config: EngineConfig, model: ModelConfig, kv_dtype: torch.dtype, free_bytes: int) -> tuple[int, int]:
-    token_bytes = model.num_layers * 2 * model.num_kv_heads * model.head_dim * kv_dtype.itemsize
-    return kv_blocks(config, token_bytes, model.max_position_embeddings, free_bytes)
+    return kv_blocks(config, _token_bytes(model, kv_dtype), model.max_position_embeddings, free_bytes)
+
+
+def _token_bytes(model: ModelConfig, kv_dtype: torch.dtype) -> int:
+    return model.num_layers * 2 * model.num_kv_heads * model.head_dim * kv_dtype.itemsize

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
-"""Whether kernels run in Triton's interpreter, on a CPU: `TRITON_INTERPRET=1` before the first import of triton."""
+"""Whether kernels run in Triton's interpreter, on a CPU: `TRITON_INTERPRET=1` before triton is imported."""
 
 _TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 

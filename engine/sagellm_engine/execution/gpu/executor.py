@@ -155,20 +155,21 @@ class GpuExecutor:
                 host[name][rows:size] = nothing
             host["lengths"][rows:size] = 0
             host["table_starts"][rows:size] = 0
-        used = 0
-        for place, span in enumerate(spans):
-            blocks = np.array(span.blocks[: -(-span.end // self._block_size)], dtype=np.int32)
-            host["table_starts"][place] = used
-            host["tables"][used : used + len(blocks)] = blocks
-            used += len(blocks)
-            at = np.arange(span.start, span.end)
-            slots = blocks[at // self._block_size] * self._block_size + at % self._block_size
-            host["slots"][span.row : span.row + span.num_tokens] = slots
+        tables: list[int] = []
+        table_starts: list[int] = []
+        for span in spans:
+            table_starts.append(len(tables))
+            tables += span.blocks[: -(-span.end // self._block_size)]
+        fill(host["tables"], tables)
+        fill(host["table_starts"], table_starts)
+        block, offset = np.divmod(host["positions"][:rows], self._block_size)
+        firsts = np.repeat(host["table_starts"][: len(spans)], [span.num_tokens for span in spans])
+        host["slots"][:rows] = host["tables"][firsts + block] * self._block_size + offset
         starts = [span.row - num_decodes for span in spans[num_decodes:]]
         fill(host["prompt_starts"], [*starts, rows - num_decodes])
         for name in _SAMPLING:
             fill(host[name], getattr(sampling, name))
-        self._staging.send(used)
+        self._staging.send(len(tables))
 
     def _batch(
         self, rows: int, num_decodes: int, prompts: Sequence[Span], logits_rows: torch.Tensor | None
