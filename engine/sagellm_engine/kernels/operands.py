@@ -10,6 +10,11 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 _TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 
+def element_type(dtype: torch.dtype) -> tl.dtype:
+    """Triton's name of `dtype`."""
+    return _TYPES[dtype]
+
+
 def dot_type(dtype: torch.dtype) -> tl.dtype:
     """The type of `tl.dot`'s operands for activations of `dtype`.
 

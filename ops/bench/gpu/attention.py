@@ -35,7 +35,7 @@ def _case(head_dim: int, dtype: torch.dtype, copy_bytes_per_s: float) -> dict[st
     ms = median_ms(lambda: paged_decode(query, cache, tables, starts, lengths, tokens, scale=head_dim**-0.5))
     kv_bytes = kv.numel() * dtype.itemsize
     return {
-        "what": f"decode attention, {sequences} sequences of {tokens}, {heads}/{kv_heads} heads of {head_dim}, {dtype}",
+        "what": f"decode attention, {sequences} x {tokens}, {heads}/{kv_heads} heads of {head_dim}, {dtype}",
         "ms": ms,
         "kv_bytes": kv_bytes,
         "share_of_copy_bandwidth": kv_bytes / (ms / 1e3) / copy_bytes_per_s,

@@ -72,7 +72,7 @@ def random_executor(shape: dict[str, Any], *, num_seqs: int, num_tokens: int, lo
 
 
 def weight_bytes(shape: dict[str, Any]) -> int:
-    """What a decode step of one sequence reads of the weights: not the embeddings, if the head is another matrix."""
+    """What a decode step of one sequence reads of the weights: the embeddings only if they are the head too."""
     config = _config(shape)
     shapes = expected_shapes(config)
     if not config.tie_word_embeddings:

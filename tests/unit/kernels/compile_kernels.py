@@ -1,4 +1,4 @@
-"""Compile kernels for a GPU that is not there: launches on meta tensors become builds for sm_90.
+"""Compile kernels for a GPU that is not there: launches on meta tensors become builds for an H100.
 
 A program of its own, because Triton's interpreter, which the tests choose, is chosen for a whole process.
 """
@@ -18,7 +18,7 @@ _OPTIONS = ("num_warps", "num_stages")
 
 
 def build_launches(launch: Callable[[], object]) -> list[str]:
-    """What `launch` would have run, compiled: for each kernel its name, registers spilled and shared memory."""
+    """What `launch` would have run, compiled: each kernel's name, bytes of shared memory, and options."""
     built: list[str] = []
 
     def build(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
@@ -113,7 +113,21 @@ def products() -> None:
             quantized_matmul(meta(rows, 2048), weight)
 
 
-LAUNCHES = [attention, rowwise, products]
+def experts() -> None:
+    """A mixture of experts, for few rows and for many."""
+    from sagellm_engine.kernels.grouped_matmul import ExpertOrder, ExpertWeights, grouped_matmul
+
+    # What has no address is given one: it is only compiled.
+    weights = ExpertWeights.__new__(ExpertWeights)
+    weights.shape, weights.dtype = (128, 1536, 2048), torch.bfloat16
+    weights.addresses = meta(128, dtype=torch.int64)
+    for rows in (8, 4096):
+        order = ExpertOrder(ints(rows * 8), ints(129))
+        shares = meta(rows * 8, dtype=torch.float32)
+        grouped_matmul(meta(rows, 2048), weights, order, shares=shares)
+
+
+LAUNCHES = [attention, rowwise, products, experts]
 
 if __name__ == "__main__":
     assert not knobs.runtime.interpret, "unset TRITON_INTERPRET"

@@ -22,6 +22,7 @@ FAMILIES = {
     "biased": {"bias": True},
     "gemma": {"gemma": True},
     "quantized": {"quantized": True},
+    "experts": {"experts": True},
 }
 
 

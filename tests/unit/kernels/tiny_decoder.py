@@ -6,14 +6,19 @@ import torch
 
 from sagellm_engine.execution import Packer
 from sagellm_engine.layers import RotaryTable
-from sagellm_engine.models.decoder import AttentionSpec, Decoder, E, Layer, Mlp, P
+from sagellm_engine.models.decoder import AttentionSpec, Decoder, E, Experts, Layer, Mlp, P
 from sagellm_engine.weights import GroupQuantized
 
 HIDDEN, VOCABULARY, POSITIONS = 32, 60, 64
 
 
 def tiny_decoder(
-    packer: Packer[P, E], *, gemma: bool = False, quantized: bool = False, bias: bool = False
+    packer: Packer[P, E],
+    *,
+    gemma: bool = False,
+    quantized: bool = False,
+    bias: bool = False,
+    experts: bool = False,
 ) -> Decoder[P, E]:
     """Two layers. With `gemma` all that Gemma 2 and 3 do otherwise than Llama; the same weights at every call."""
     generator = torch.Generator().manual_seed(5)
@@ -38,6 +43,10 @@ def tiny_decoder(
         parts = [matrix(size, inputs) for size in out_features]
         return packer.product(parts, normal(sum(out_features)) if bias else None)
 
+    def mlp() -> Mlp[P]:
+        gate_up = product(middle, middle, inputs=HIDDEN)
+        return Mlp(gate_up, product(HIDDEN, inputs=middle), "gelu_tanh" if gemma else "silu")
+
     def layer(index: int) -> Layer[P]:
         attention = AttentionSpec(
             num_heads,
@@ -58,11 +67,9 @@ def tiny_decoder(
             attention_out=product(HIDDEN, inputs=num_heads * head_dim),
             attention_post_norm=normal(HIDDEN) if gemma else None,
             mlp_norm=normal(HIDDEN),
-            mlp=Mlp(
-                product(middle, middle, inputs=HIDDEN),
-                product(HIDDEN, inputs=middle),
-                "gelu_tanh" if gemma else "silu",
-            ),
+            mlp=Experts(product(5, inputs=HIDDEN), [mlp() for _ in range(5)], top_k=2, normalize=index == 0)
+            if experts
+            else mlp(),
             mlp_post_norm=normal(HIDDEN) if gemma else None,
         )
 

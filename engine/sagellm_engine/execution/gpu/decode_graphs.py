@@ -23,7 +23,7 @@ class DecodeGraphs:
         """`compute` runs a decode step of so many rows on static buffers, and does not wait for the device."""
         self._compute = compute
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool = torch.cuda.graph_pool_handle()
         self.sizes = ladder(largest)
 
     def size_for(self, rows: int) -> int | None:
@@ -51,7 +51,7 @@ class DecodeGraphs:
     def _capture(self, size: int) -> None:
         # Once without a graph: what is compiled or allocated at first use must not be a part of it. The buffers
         # hold this step's rows, and to write their keys and values twice changes nothing.
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self._compute(size)
@@ -59,5 +59,4 @@ class DecodeGraphs:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             result = self._compute(size)
-        self._pool = self._pool or graph.pool()
         self._graphs[size] = (graph, result)

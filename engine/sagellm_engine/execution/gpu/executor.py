@@ -196,9 +196,16 @@ class GpuExecutor:
         rows, device = len(scores), self._staging.device
         if self._workspace.numel() < 2 * scores.numel():
             self._workspace = torch.empty(2, *scores.shape, device=scores.device)
-        choice = [device[name][:rows] for name in _SAMPLING]
         if rows:
-            self._drawn[:rows] = sample(scores, *choice, self._workspace)
+            self._drawn[:rows] = sample(
+                scores,
+                device["temperatures"][:rows],
+                device["top_k"][:rows],
+                device["top_p"][:rows],
+                device["min_p"][:rows],
+                device["uniforms"][:rows],
+                self._workspace,
+            )
         self._turn = 1 - self._turn
         host = self._host_drawn[self._turn][:rows]
         host.copy_(self._drawn[:rows], non_blocking=True)

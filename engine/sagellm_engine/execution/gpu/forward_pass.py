@@ -13,9 +13,10 @@ from sagellm_engine.kernels.paged_decode import paged_decode
 from sagellm_engine.kernels.paged_prefill import paged_prefill
 from sagellm_engine.kernels.rms_norm import add_rms_norm
 from sagellm_engine.kernels.rotary_kv_write import rotary_kv_write
-from sagellm_engine.models.decoder import AttentionSpec, Decoder, Experts, Layer, Mlp
+from sagellm_engine.models.decoder import AttentionSpec, Decoder, Experts, Layer
 
 from .batch import Batch
+from .expert_mixture import ExpertMixture
 from .product import GpuProduct
 
 
@@ -31,6 +32,11 @@ class ForwardPass:
     ) -> None:
         self._decoder = decoder
         self._layers = [_on_device(layer, device) for layer in decoder.layers]
+        self._mixtures = {
+            index: ExpertMixture(layer.mlp, dtype)
+            for index, layer in enumerate(decoder.layers)
+            if isinstance(layer.mlp, Experts)
+        }
         self._caches = caches
         self._dtype = dtype
         self._norm = decoder.norm.to(device)
@@ -44,11 +50,11 @@ class ForwardPass:
         # What is still to be added to x, and the norm that it passes on its way: both done with the next norm.
         y: torch.Tensor | None = None
         post_norm: torch.Tensor | None = None
-        for layer, cache in zip(self._layers, self._caches, strict=True):
+        for index, (layer, cache) in enumerate(zip(self._layers, self._caches, strict=True)):
             h = self._add_and_norm(y, x, layer.attention_norm, post_norm)
             y, post_norm = self._attend(layer, cache, h, batch), layer.attention_post_norm
             h = self._add_and_norm(y, x, layer.mlp_norm, post_norm)
-            y, post_norm = _mix(layer.mlp, h), layer.mlp_post_norm
+            y, post_norm = self._mix(index, layer, h), layer.mlp_post_norm
         if batch.logits_rows is not None:
             x = x[batch.logits_rows]
             y = None if y is None else y[batch.logits_rows]
@@ -115,10 +121,10 @@ class ForwardPass:
             )
         return layer.attention_out(out.view(len(out), width))
 
-
-def _mix(mlp: Mlp[GpuProduct] | Experts[GpuProduct], h: torch.Tensor) -> torch.Tensor:
-    assert isinstance(mlp, Mlp)
-    return mlp.down(gated_activation(mlp.gate_up(h), mlp.activation))
+    def _mix(self, index: int, layer: Layer[GpuProduct], h: torch.Tensor) -> torch.Tensor:
+        if isinstance(layer.mlp, Experts):
+            return self._mixtures[index](h)
+        return layer.mlp.down(gated_activation(layer.mlp.gate_up(h), layer.mlp.activation))
 
 
 def _on_device(layer: Layer[GpuProduct], device: torch.device) -> Layer[GpuProduct]:
