@@ -1,4 +1,4 @@
-"""The interpreter runs what Triton's compiler may refuse: here it compiles for an H100, which need not be there."""
+"""The interpreter runs what the compiler may refuse: here Triton compiles for an H100, which need not be there."""
 
 import os
 import subprocess
