@@ -125,12 +125,6 @@ def _refuse_variants(config: dict[str, Any], max_positions: int) -> None:
     window = config.get("sliding_window")
     if window is not None and _value(config, "sliding_window", int) < max_positions:
         raise ModelLoadError(f"the model config has sliding_window {window}; only full attention is supported")
-    if config.get("quantization_config"):
-        method = _value(config, "quantization_config", dict).get("quant_method", "an unnamed method")
-        raise ModelLoadError(
-            f"the weights are quantized with {method}, which is not supported; "
-            "use the unquantized model or a GGUF file"
-        )
 
 
 def _rope(config: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:

@@ -23,6 +23,7 @@ from .block_manager import BlockManager
 from .contract import GenerateRequest, StepOutput
 from .engine_config import EngineConfig
 from .loader import Checkpoint, open_checkpoint
+from .loader.progress import LoadProgress
 from .model_runner import ModelRunner
 from .sampler import Sampled
 from .scheduler import Scheduler
@@ -41,8 +42,13 @@ class _Request:
 class Engine:
     """A model that answers many requests at once."""
 
-    def __init__(self, config: EngineConfig, checkpoint: Checkpoint | None = None) -> None:
-        """Load the model, from `checkpoint` if it is open already.
+    def __init__(
+        self,
+        config: EngineConfig,
+        checkpoint: Checkpoint | None = None,
+        progress: LoadProgress | None = None,
+    ) -> None:
+        """Load the model, from `checkpoint` if it is open already; `progress` is told how far it is.
 
         Raises:
             SettingsError: a setting is out of range.
@@ -51,7 +57,7 @@ class Engine:
         """
         config.verify()
         checkpoint = checkpoint or open_checkpoint(config.model)
-        self.runner = ModelRunner(config, checkpoint)
+        self.runner = ModelRunner(config, checkpoint, progress)
         self.card = _card(config, checkpoint, self.runner.max_model_len)
         self.tokenizer_json = checkpoint.tokenizer_json
         self.tokenizer = Tokenizer(checkpoint.tokenizer_json, self.card)

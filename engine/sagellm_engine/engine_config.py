@@ -8,6 +8,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
 KV_CACHE_DTYPES = ("auto", "fp8")
 EXECUTORS = ("auto", "native", "torch")
+QUANTIZATIONS = ("int8", "int4")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,10 +16,11 @@ class EngineConfig:
     """Settings of one engine.
 
     `model` is a folder, a GGUF file, an alias or a Hugging Face id; `name` is what it is served as (default: the
-    checkpoint's name). `dtype` is that of the weights; "auto" is the checkpoint's own. `executor` computes:
-    "native" are compiled kernels for this CPU, "torch" PyTorch's operations, "auto" the first that can be had.
-    That is on a CPU; `device` "cuda" is Triton's kernels on a GPU, and "auto" a GPU if there is one.
-    `kv_cache_dtype` "fp8" halves the KV cache of a GPU.
+    checkpoint's name). `dtype` is that of the weights; "auto" is the checkpoint's own. `quantization`, int8 or
+    int4, rounds the weights of an unquantized model while they are loaded. `executor` computes: "native" are
+    compiled kernels for this CPU, "torch" PyTorch's operations, "auto" the first that can be had. That is on a CPU;
+    `device` "cuda" is Triton's kernels on a GPU, and "auto" a GPU if there is one. `kv_cache_dtype` "fp8" halves the
+    KV cache of a GPU.
 
     The KV cache is `num_blocks` blocks of `block_size` tokens, or as many as fit `kv_cache_bytes`, or, with
     neither, a share of the memory that is free. `max_batched_tokens` is the budget of one step, prompt and decode
@@ -29,6 +31,7 @@ class EngineConfig:
     model: str
     name: str = ""
     dtype: str = "auto"
+    quantization: str | None = None
     device: str = "auto"
     executor: str = "auto"
     kv_cache_dtype: str = "auto"
@@ -50,15 +53,18 @@ class EngineConfig:
         """
         if not self.model:
             raise SettingsError("model must be given", param="model")
-        for name, allowed in (
-            ("dtype", DTYPES),
-            ("device", DEVICES),
-            ("executor", EXECUTORS),
-            ("kv_cache_dtype", KV_CACHE_DTYPES),
-        ):
+        choices: dict[str, tuple[str | None, ...]] = {
+            "dtype": DTYPES,
+            "device": DEVICES,
+            "executor": EXECUTORS,
+            "kv_cache_dtype": KV_CACHE_DTYPES,
+            "quantization": (None, *QUANTIZATIONS),
+        }
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise SettingsError(
-                    f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}", param=name
+                    f"{name} must be one of {', '.join(filter(None, allowed))}; got {getattr(self, name)!r}",
+                    param=name,
                 )
         for name in (
             "block_size",

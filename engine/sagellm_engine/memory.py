@@ -43,18 +43,24 @@ def check_weights(weight_bytes: int, free_bytes: int) -> None:
         )
 
 
-def kv_blocks(config: EngineConfig, token_bytes: int, model_max_len: int, free_bytes: int) -> tuple[int, int]:
-    """Number of KV blocks, and the longest sequence (in tokens) that the engine can promise to finish.
-
+def check_context(config: EngineConfig, model_max_len: int) -> None:
+    """
     Raises:
         SettingsError: `max_model_len` is beyond what the model can do.
-        OutOfMemory: the blocks do not fit the memory, or one request of `max_model_len` does not fit the blocks.
     """
     if config.max_model_len is not None and config.max_model_len > model_max_len:
         raise SettingsError(
             f"max_model_len is {config.max_model_len}, but the model's context is {model_max_len} tokens",
             param="max_model_len",
         )
+
+
+def kv_blocks(config: EngineConfig, token_bytes: int, model_max_len: int, free_bytes: int) -> tuple[int, int]:
+    """Number of KV blocks, and the longest sequence (in tokens) that the engine can promise to finish.
+
+    Raises:
+        OutOfMemory: the blocks do not fit the memory, or one request of `max_model_len` does not fit the blocks.
+    """
     longest = config.max_model_len or model_max_len
     block_bytes = config.block_size * token_bytes
     setting = "num_blocks" if config.num_blocks else "kv_cache_bytes"

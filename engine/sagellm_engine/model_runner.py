@@ -1,6 +1,5 @@
 """`ModelRunner`: plain data in, token ids out."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +9,10 @@ from sagellm_schemas import EngineError
 from .engine_config import EngineConfig
 from .execution import Scores, Span
 from .execution.drawing import DrawnTokens
-from .execution.make import device_of, make_executor
+from .execution.make import make_executor
 from .loader import Checkpoint
-from .loader.expected_tensors import expected_shapes
-from .memory import available_bytes, check_weights, free_gpu_bytes
+from .loader.progress import LoadProgress
+from .memory import check_context
 from .row_draws import row_draws
 from .sampler import Sampled, Sampler, takes_best
 from .scheduler import Plan
@@ -36,21 +35,20 @@ class ModelRunner:
     `num_blocks` and `max_model_len` say what its KV cache has room for.
     """
 
-    def __init__(self, config: EngineConfig, checkpoint: Checkpoint) -> None:
-        """
+    def __init__(self, config: EngineConfig, checkpoint: Checkpoint, progress: LoadProgress | None = None) -> None:
+        """Load the weights, telling `progress` how far it is.
+
         Raises:
+            SettingsError: the context is longer than the model's, or a quantized model is to be quantized.
             ModelLoadError: the weights cannot be read, or the model does something not known here.
             OutOfMemory: weights or KV cache do not fit.
         """
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         model = checkpoint.config
+        check_context(config, model.max_position_embeddings)
         dtype: torch.dtype = getattr(torch, model.dtype if config.dtype == "auto" else config.dtype)
-        check_weights(
-            sum(math.prod(s) for s in expected_shapes(model).values()) * dtype.itemsize,
-            available_bytes() if device_of(config).type == "cpu" else free_gpu_bytes(),
-        )
-        made = make_executor(config, checkpoint, dtype)
+        made = make_executor(config, checkpoint, dtype, progress)
         self.executor, self.num_blocks, self.max_model_len = made.executor, made.num_blocks, made.max_model_len
         self._drawing = made.drawing
         self._sampler = Sampler(checkpoint.eos_token_ids)

@@ -117,6 +117,9 @@ class Settings(BaseSettings):
 
     # Engine
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="type of the weights")
+    quantization: Literal["int8", "int4"] | None = Field(
+        None, description="round the weights of an unquantized model to so many bits on load: int8 or int4"
+    )
     device: str = Field("auto", description="auto, cpu or cuda")
     max_model_len: int | None = Field(None, ge=1, description="prompt and output tokens; default: the model's")
     max_num_seqs: int = Field(64, ge=1, description="requests that run at once in one worker")

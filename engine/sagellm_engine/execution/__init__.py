@@ -1,6 +1,6 @@
 """Executors: what computes a `Decoder` on a device."""
 
-from .executor import Executor, Packer, Scores, Weight
+from .executor import Executor, Packer, Scores
 from .span import Span
 
-__all__ = ["Executor", "Packer", "Scores", "Span", "Weight"]
+__all__ = ["Executor", "Packer", "Scores", "Span"]

@@ -5,12 +5,9 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from sagellm_engine.weights import GroupQuantized
+from sagellm_engine.weights import Weight
 
 from .span import Span
-
-Weight = torch.Tensor | GroupQuantized
-"""Weights of shape (out, in)."""
 
 P_co = TypeVar("P_co", covariant=True)
 E_co = TypeVar("E_co", covariant=True)

@@ -6,9 +6,9 @@ import torch
 
 from sagellm_engine.layers import Linear, activate_and_mul, make_linear, rms_norm, rotate
 from sagellm_engine.models.decoder import Decoder, Experts, Layer, Mlp
-from sagellm_engine.weights import GroupQuantized
+from sagellm_engine.weights import GroupQuantized, Weight
 
-from .executor import Scores, Weight
+from .executor import Scores
 from .span import Span
 from .torch_attention import TorchAttention, TorchStep
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from sagellm_engine.config import ModelConfig
 
 if TYPE_CHECKING:
-    import torch
+    from sagellm_engine.weights import Weight
 
 
 class Checkpoint(Protocol):
@@ -23,6 +23,11 @@ class Checkpoint(Protocol):
 
     @property
     def config(self) -> ModelConfig: ...
+
+    @property
+    def quantization(self) -> str:
+        """How the weights are quantized, for people, such as `Q4_1` or `GPTQ`; "" if they are not."""
+        ...
 
     @property
     def tokenizer_json(self) -> bytes:
@@ -53,11 +58,15 @@ class Checkpoint(Protocol):
         """Shape of each tensor that `tensors` gives, without reading any data."""
         ...
 
-    def tensors(self) -> "Iterator[tuple[str, torch.Tensor]]":
+    def packed_bits(self) -> dict[str, float]:
+        """Of each tensor that `tensors` gives quantized: the bits a weight takes once packed, scales included."""
+        ...
+
+    def tensors(self) -> "Iterator[tuple[str, Weight]]":
         """Each tensor with its name, on CPU, read when it is reached.
 
-        A tensor has the dtype it is stored in; a quantized one comes as float32. It may share memory with the
-        mapped file: copy it, do not write to it.
+        A tensor has the dtype it is stored in; a quantized matrix is a `GroupQuantized`, or float32 where its kind
+        does not fit that. It may share memory with the mapped file: copy it, do not write to it.
 
         Raises:
             ModelLoadError: the data cannot be read.

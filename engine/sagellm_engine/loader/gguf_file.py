@@ -1,30 +1,31 @@
 """A GGUF file as a checkpoint."""
 
 import mmap
-import os
 import re
-from collections import deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
+from sagellm_engine.weights import Weight
 from sagellm_schemas import ModelLoadError
 
 from .expected_tensors import expected_shapes
 from .gguf_config import read_config
 from .gguf_dequantize import dequantize, supported
 from .gguf_header import GgufTensor, read_header
+from .gguf_quantized import kept_quantized, packed_bits, read_quantized
 from .gguf_rope import llama3_scaling
 from .gguf_tokenizer import GgufTokenizer
+from .read_ahead import read_ahead
 from .stop_tokens import stop_token_ids
 
-_MAX_THREADS = 8
+_FLOATS = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
 _ROPE_DIVISORS = "rope_freqs.weight"
 _GLOBAL_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -45,7 +46,7 @@ _LAYER_NAMES = {
 
 
 class GgufFile:
-    """One GGUF file, mapped into memory; weights are dequantized one by one as they are read."""
+    """One GGUF file, mapped into memory; weights are unpacked one by one as they are read."""
 
     def __init__(self, path: Path, name: str) -> None:
         """
@@ -67,6 +68,8 @@ class GgufFile:
                     f"{self._file} has {hf_name} in quantization {tensor.kind.name}, which is not supported; "
                     "use one of F32, F16, BF16, Q8_0, Q4_0, Q4_1 or Q2_K to Q6_K"
                 )
+        kinds = Counter(t.kind.name for t in self._tensors.values() if len(t.shape) == 2 and t.kind not in _FLOATS)
+        self.quantization = kinds.most_common(1)[0][0] if kinds else ""
         tokenizer = GgufTokenizer(header.metadata, self._file)
         if len(tokenizer.tokens) > self.config.vocab_size:
             raise ModelLoadError(
@@ -83,25 +86,26 @@ class GgufFile:
         """Shape of each tensor by its Hugging Face name."""
         return {name: tensor.shape for name, tensor in self._tensors.items()}
 
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Each tensor by its Hugging Face name; quantized ones as float32, dequantized a few ahead in threads."""
-        threads = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
-        ahead: deque[tuple[str, Future[torch.Tensor]]] = deque()
-        with ThreadPoolExecutor(threads, thread_name_prefix="dequantize") as pool:
-            for name, tensor in self._tensors.items():
-                ahead.append((name, pool.submit(self._read, name, tensor)))
-                if len(ahead) > threads:
-                    name_of_first, first = ahead.popleft()
-                    yield name_of_first, first.result()
-            for name, values in ahead:
-                yield name, values.result()
+    def packed_bits(self) -> dict[str, float]:
+        """See `Checkpoint`."""
+        found = {name: packed_bits(t.kind) for name, t in self._tensors.items() if len(t.shape) == 2}
+        return {name: bits for name, bits in found.items() if bits is not None}
 
-    def _read(self, name: str, tensor: GgufTensor) -> torch.Tensor:
+    def tensors(self) -> Iterator[tuple[str, Weight]]:
+        """Each tensor by its Hugging Face name, unpacked a few ahead in threads.
+
+        Matrices of 4 to 8 bits stay as they are; those of the rarer kinds become float32.
+        """
+        return read_ahead((name, partial(self._read, name, tensor)) for name, tensor in self._tensors.items())
+
+    def _read(self, name: str, tensor: GgufTensor) -> Weight:
         raw = self._raw(tensor)
         if ".q_proj." in name:
             raw = _to_half_rotation(raw, tensor.shape[0], self.config.num_heads)
         elif ".k_proj." in name:
             raw = _to_half_rotation(raw, tensor.shape[0], self.config.num_kv_heads)
+        if raw.ndim == 2 and kept_quantized(tensor.kind):
+            return read_quantized(raw, tensor.kind)
         return dequantize(raw, tensor.kind)
 
     def _raw(self, tensor: GgufTensor) -> NDArray[np.uint8]:

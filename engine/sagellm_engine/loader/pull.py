@@ -128,9 +128,10 @@ def _sha256(path: Path) -> str:
 
 def _size_bytes(folder: Path) -> int:
     total = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # pip moves its files while we look
-            total += file.stat().st_size if file.is_file() else 0
+    for parent, _, names in os.walk(folder):  # which passes over a folder that has gone
+        for name in names:
+            with contextlib.suppress(OSError):  # pip moves its files while we look
+                total += Path(parent, name).stat().st_size
     return total
 
 

@@ -10,11 +10,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from sagellm_engine.config import ModelConfig
+from sagellm_engine.weights import Weight
 from sagellm_schemas import ModelLoadError
 
 from .expected_tensors import expected_shapes
 from .hf_tokenizer import read_tokenizer
 from .json_file import read_json
+from .quantization import Scheme, Source, read_scheme
+from .read_ahead import read_ahead
 from .stop_tokens import stop_token_ids
 
 _INDEX = "model.safetensors.index.json"
@@ -35,7 +38,9 @@ class SafetensorsFolder:
         if config.get("dtype") is None and config.get("torch_dtype") is None:
             config |= {"dtype": _stored_dtype(self._shards)}
         self.config = ModelConfig.from_hf(config)
-        self._shard_of = self._locate(set(expected_shapes(self.config)))
+        scheme = read_scheme(config)
+        self.quantization = scheme.name if scheme else ""
+        self._sources = self._locate(set(expected_shapes(self.config)), scheme)
         tokenizer = read_tokenizer(path)
         self.tokenizer_json = tokenizer.json
         self.chat_template = tokenizer.chat_template
@@ -49,22 +54,50 @@ class SafetensorsFolder:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor, from the headers of the shards."""
-        return {name: tuple(shard.get_slice(name).get_shape()) for name, shard in self._shard_of.items()}
+        return {name: source.shape for name, source in self._sources.items()}
 
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Each tensor, shard by shard, as a view of the mapped file."""
-        for name, shard in self._shard_of.items():
-            yield name, shard.get_tensor(name)
+    def packed_bits(self) -> dict[str, float]:
+        """See `Checkpoint`."""
+        return {name: s.packed_bits for name, s in self._sources.items() if s.packed_bits is not None}
 
-    def _locate(self, needed: set[str]) -> dict[str, Any]:
-        found = {name: shard for shard in self._shards for name in shard.keys() if name in needed}  # noqa: SIM118
-        for name, shard in found.items():
-            dtype = shard.get_slice(name).get_dtype()
-            if dtype not in _DTYPES:
+    def tensors(self) -> Iterator[tuple[str, Weight]]:
+        """Each tensor, shard by shard: plain ones as views of the mapped file, quantized ones unpacked."""
+        return read_ahead((name, source.read) for name, source in self._sources.items())
+
+    def _locate(self, needed: set[str], scheme: Scheme | None) -> dict[str, Source]:
+        """What each of the `needed` tensors that are there is read from."""
+        stored = {name: _Stored(name, shard) for shard in self._shards for name in shard.keys()}  # noqa: SIM118
+        found: dict[str, Source] = {}
+        if scheme is not None:
+            for name in sorted(needed):
+                source = scheme.find(name.removesuffix(".weight"), stored) if name.endswith(".weight") else None
+                if source is not None:
+                    found[name] = source
+        for name, tensor in stored.items():
+            if name not in needed or name in found:
+                continue
+            if tensor.dtype not in _DTYPES:
                 raise ModelLoadError(
-                    f"tensor {name} of {self.name} is stored as {dtype}; supported are {', '.join(_DTYPES)}"
+                    f"tensor {name} of {self.name} is stored as {tensor.dtype}; supported are {', '.join(_DTYPES)}"
                 )
+            found[name] = tensor
         return found
+
+
+class _Stored:
+    """One tensor of a shard; see `StoredTensor`."""
+
+    packed_bits = None
+
+    def __init__(self, name: str, shard: Any) -> None:
+        header = shard.get_slice(name)
+        self.name = name
+        self.shape: tuple[int, ...] = tuple(header.get_shape())
+        self.dtype: str = header.get_dtype()
+        self._shard = shard
+
+    def read(self) -> torch.Tensor:
+        return self._shard.get_tensor(self.name)  # type: ignore[no-any-return]
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -105,10 +138,12 @@ def _open(file: Path) -> Any:
 
 
 def _stored_dtype(shards: list[Any]) -> str | None:
-    """What stands in for the `dtype` of a config that has none: that of the first tensor."""
+    """What stands in for the `dtype` of a config that has none: the first tensor's that we compute in."""
     for shard in shards:
         for name in shard.keys():  # noqa: SIM118 (not a mapping)
-            return _DTYPES.get(shard.get_slice(name).get_dtype())
+            dtype = _DTYPES.get(shard.get_slice(name).get_dtype())
+            if dtype is not None:
+                return dtype
     return None
 
 

@@ -6,9 +6,9 @@ from typing import Generic
 import torch
 
 from sagellm_engine.config import ModelConfig
-from sagellm_engine.execution.executor import Packer, Weight
+from sagellm_engine.execution.executor import Packer
 from sagellm_engine.loader.expected_tensors import expected_shapes
-from sagellm_engine.weights import GroupQuantized
+from sagellm_engine.weights import GroupQuantized, Weight
 
 from .decoder import E, P
 

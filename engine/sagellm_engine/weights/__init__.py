@@ -1,5 +1,5 @@
 """Weights as they are kept: plain tensors, and quantized ones in one common form."""
 
-from .group_quantized import GroupQuantized
+from .group_quantized import GroupQuantized, Weight, packed_bits
 
-__all__ = ["GroupQuantized"]
+__all__ = ["GroupQuantized", "Weight", "packed_bits"]

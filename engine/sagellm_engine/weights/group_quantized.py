@@ -42,11 +42,6 @@ class GroupQuantized:
         """(out, in), as of the matrix it stands for."""
         return self.values.shape[0], self.values.shape[1]
 
-    @property
-    def packed_bytes(self) -> int:
-        """What it takes once `bits` are packed and each scale and minimum is 16 bits."""
-        return self.values.numel() * self.bits // 8 + 4 * self.scales.numel()
-
     def dequantize(self) -> torch.Tensor:
         """The matrix, float32 (out, in)."""
         return _weights(self.values, self.scales, self.minimums)
@@ -75,7 +70,16 @@ class GroupQuantized:
         )
 
 
+def packed_bits(bits: int, group_size: int) -> float:
+    """Bits that a weight takes once it is packed, its part of a 16-bit scale and minimum included."""
+    return bits + 32 / group_size
+
+
+Weight = torch.Tensor | GroupQuantized
+"""A tensor of a checkpoint."""
+
+
 def _weights(values: torch.Tensor, scales: torch.Tensor, minimums: torch.Tensor) -> torch.Tensor:
     # Two operations in place: what is fused would round once, and differ from the formats' own definitions.
-    groups = values.float().view(*scales.shape, -1)
-    return groups.mul_(scales[..., None]).add_(minimums[..., None]).view(values.shape)
+    groups = values.float().reshape(*scales.shape, -1)
+    return groups.mul_(scales[..., None]).add_(minimums[..., None]).reshape(values.shape)

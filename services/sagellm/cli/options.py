@@ -26,6 +26,9 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_defa
 Dtype = Annotated[
     str | None, typer.Option(help="Type of the weights: auto, float32, bfloat16 or float16.", show_default="auto")
 ]
+Quantization = Annotated[
+    str | None, typer.Option(help="Round the weights of an unquantized model on load: int8 or int4.")
+]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of the engine; by the machine if not given.")]
 MaxModelLen = Annotated[int | None, typer.Option(help="Prompt and output tokens; the model's if not given.")]
 MaxNumSeqs = Annotated[

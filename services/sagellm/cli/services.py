@@ -65,6 +65,7 @@ def worker(
     instance_id: options.InstanceId = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    quantization: options.Quantization = None,
     threads: options.Threads = None,
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: options.MaxNumSeqs = None,
@@ -78,11 +79,15 @@ def worker(
 ) -> None:
     """Run a worker: one model on one engine. Start as many as you like."""
     given = dict(locals())
+    from functools import partial
+
     from sagellm.settings import Settings
     from sagellm.worker.main import run
 
+    from .loading import LoadingShown
     from .openmp import spin_briefly
     from .serve import serve
 
     spin_briefly()
-    serve("worker", run, Settings.load(**given))
+    settings = Settings.load(**given)
+    serve("worker", partial(run, progress=LoadingShown(settings.served_name or settings.model)), settings)

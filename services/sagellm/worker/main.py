@@ -1,6 +1,7 @@
 """Wiring of the worker."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from sagellm.broker import connect, ensure_topology
 from sagellm.settings import Settings
@@ -9,10 +10,13 @@ from .engines import make_engine
 from .registered import RegisteredServers
 from .service import Worker
 
+if TYPE_CHECKING:
+    from sagellm_engine.loader.progress import LoadProgress
 
-async def run(settings: Settings, stop: asyncio.Event) -> None:
+
+async def run(settings: Settings, stop: asyncio.Event, progress: "LoadProgress | None" = None) -> None:
     """Run a worker until `stop` is set or it is told to leave, then drain it. Meanwhile it takes on registered
-    servers.
+    servers. `progress` is told how far its model is loaded.
 
     Raises:
         SageError: NATS cannot be used, the model cannot be loaded, or the engine's settings are wrong; the message
@@ -20,7 +24,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     """
     async with connect(settings, name="sagellm-worker") as connection:
         await ensure_topology(connection.js, settings)
-        worker = Worker(settings, connection, make_engine(settings))
+        worker = Worker(settings, connection, make_engine(settings, progress))
         leave = asyncio.Event()
         servers = RegisteredServers(settings, connection, _serve)
         try:

@@ -69,7 +69,6 @@ def test_default_rope_parameters_are_no_scaling() -> None:
         ({"dtype": "int8"}, "supported are bfloat16, float16, float32"),
         ({"hidden_act": "gelu"}, "only 'silu'"),
         ({"sliding_window": 64}, "only full attention"),
-        ({"quantization_config": {"quant_method": "awq"}}, "awq"),
         ({"architectures": None}, "no architectures"),
         (
             {"architectures": ["GPT2LMHeadModel"]},

@@ -13,7 +13,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from sagellm_engine.loader import open_checkpoint
 from sagellm_engine.loader.gguf_dequantize import dequantize
+from sagellm_engine.loader.gguf_quantized import kept_quantized, read_quantized
 from sagellm_engine.loader.gguf_rope import llama3_scaling
+from sagellm_engine.weights import GroupQuantized
 from sagellm_schemas import ModelLoadError
 
 Make = Callable[..., Path]
@@ -48,15 +50,64 @@ def test_quantized_weights_are_near_the_originals(
 ) -> None:
     found = dict(open_checkpoint(str(make_gguf(kind=kind))).tensors())
     for name, tensor in llama.state_dict().items():
-        torch.testing.assert_close(found[name].float(), tensor, rtol=0, atol=error)
+        weight = found[name]
+        weight = weight.dequantize() if isinstance(weight, GroupQuantized) else weight.float()
+        torch.testing.assert_close(weight, tensor, rtol=0, atol=error)
 
 
-@pytest.mark.parametrize("kind", [Kind.Q4_0, Kind.Q4_1, Kind.Q8_0, Kind.Q6_K, Kind.Q4_K])
-def test_dequantizing_is_exactly_what_the_gguf_package_does(kind: Kind) -> None:
+@pytest.mark.parametrize(
+    ("kind", "bits", "group_size"),
+    [
+        (Kind.Q4_0, 4, 32),
+        (Kind.Q4_1, 4, 32),
+        (Kind.Q4_K, 4, 32),
+        (Kind.Q5_0, 8, 32),
+        (Kind.Q5_1, 8, 32),
+        (Kind.Q5_K, 8, 32),
+        (Kind.Q6_K, 8, 16),
+        (Kind.Q8_0, 8, 32),
+    ],
+)
+def test_blocks_stay_as_they_are_and_mean_exactly_what_the_gguf_package_says(
+    kind: Kind, bits: int, group_size: int
+) -> None:
+    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    raw = np.random.default_rng(1).integers(0, 256, (24, 512 // block * block_bytes), dtype=np.uint8)
+    with np.errstate(all="ignore"):
+        expected = torch.from_numpy(gguf.quants.dequantize(raw, kind))
+    finite = expected.isfinite()  # random bytes make scales that are not
+    quantized = read_quantized(raw, kind)
+    assert (quantized.shape, quantized.bits, quantized.group_size) == ((24, 512), bits, group_size)
+    assert int(quantized.values.max()) < 2**bits
+    assert finite.float().mean() > 0.5
+    assert torch.equal(quantized.dequantize()[finite], expected[finite])
+    assert not quantized.dequantize()[~finite].isfinite().any()
+
+
+@pytest.mark.parametrize("kind", [Kind.Q4_1, Kind.Q8_0, Kind.Q4_0])
+def test_matrices_of_a_file_are_not_inflated(make_gguf: Make, kind: Kind) -> None:
+    for name, weight in open_checkpoint(str(make_gguf(kind=kind))).tensors():
+        assert isinstance(weight, GroupQuantized) == (not name.endswith("norm.weight")), name
+
+
+@pytest.mark.parametrize("kind", [Kind.TQ1_0, Kind.Q3_K])
+def test_rarer_kinds_come_as_numbers(kind: Kind) -> None:
     block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     raw = np.random.default_rng(1).integers(0, 0x3B, (6, 512 // block * block_bytes), dtype=np.uint8)
-    expected = gguf.quants.dequantize(raw, kind)
-    assert torch.equal(dequantize(raw, kind), torch.from_numpy(expected))
+    assert not kept_quantized(kind)
+    assert torch.equal(dequantize(raw, kind), torch.from_numpy(gguf.quants.dequantize(raw, kind)))
+
+
+@pytest.mark.parametrize("kind", [Kind.Q4_1, Kind.Q8_0])
+def test_quantized_query_and_key_rows_rotate_as_the_originals(
+    make_gguf: Make, llama: LlamaForCausalLM, kind: Kind
+) -> None:
+    found = dict(open_checkpoint(str(make_gguf(kind=kind))).tensors())
+    for projection in ("q_proj", "k_proj", "v_proj"):
+        name = f"model.layers.1.self_attn.{projection}.weight"
+        original = llama.state_dict()[name].numpy()
+        rounded = gguf.quants.dequantize(gguf.quants.quantize(original, kind), kind)
+        assert torch.equal(found[name].dequantize(), torch.from_numpy(rounded)), name
 
 
 def test_unquantized_weights_keep_their_type(make_gguf: Make) -> None:

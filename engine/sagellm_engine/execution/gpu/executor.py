@@ -17,6 +17,7 @@ from sagellm_engine.execution.row_sampling import RowSampling
 from sagellm_engine.execution.span import Span
 from sagellm_engine.kernels.sampling import sample
 from sagellm_engine.models.decoder import Decoder
+from sagellm_schemas import ModelLoadError
 
 from .batch import Batch
 from .decode_graphs import DecodeGraphs
@@ -121,6 +122,14 @@ class GpuExecutor:
             batch = self._batch(len(token_ids), num_decodes, prompts, None if all_wanted else wanted)
             scores = self._forward(batch)
         return self._draw(scores)
+
+    def adapt(self, adapters: Sequence[object]) -> None:
+        """See `Executor`.
+
+        Raises:
+            ModelLoadError: always.
+        """
+        raise ModelLoadError("LoRA adapters do not run on a GPU yet; set device to cpu")
 
     @torch.inference_mode()
     def clear(self, blocks: list[int]) -> None:

@@ -23,7 +23,7 @@ class Arena:
         """
         if self._next + num_bytes > self._end:
             size = -(-max(num_bytes, _PIECE_BYTES) // mmap.PAGESIZE) * mmap.PAGESIZE
-            piece = mmap.mmap(-1, size)
+            piece = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if hasattr(mmap, "MADV_HUGEPAGE"):
                 with contextlib.suppress(OSError):  # a kernel built without them
                     piece.madvise(mmap.MADV_HUGEPAGE)

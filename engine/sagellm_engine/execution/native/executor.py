@@ -14,6 +14,7 @@ from .arena import Arena
 from .packer import DENSE, NativeProduct
 
 _PADDING = 32
+_LANES = 16
 
 
 class NativeExecutor:
@@ -38,8 +39,7 @@ class NativeExecutor:
         self._kept: list[object] = []
         self._vocabulary = decoder.head.struct.outs
         spec = decoder.layers[0].attention
-        head_bytes = spec.head_dim * kv_dtype.itemsize
-        self._block_bytes = 2 * spec.num_kv_heads * block_size * head_bytes
+        self._block_bytes = block_bytes(spec.num_kv_heads, spec.head_dim, block_size, kv_dtype)
         self._num_blocks = num_blocks
         self._arena = Arena()
         self._cache = self._arena.take(len(decoder.layers) * num_blocks * self._block_bytes)
@@ -155,3 +155,9 @@ class NativeExecutor:
         tensor = tensor.float().contiguous()
         self._kept.append(tensor)
         return tensor.data_ptr()
+
+
+def block_bytes(num_kv_heads: int, head_dim: int, block_size: int, dtype: torch.dtype) -> int:
+    """Memory that a block takes in one layer (kernels/cache.h): heads and tokens are padded to multiples of 16."""
+    tokens, numbers = -(-block_size // _LANES) * _LANES, -(-head_dim // _LANES) * _LANES
+    return 2 * num_kv_heads * tokens * numbers * dtype.itemsize

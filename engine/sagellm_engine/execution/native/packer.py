@@ -5,8 +5,7 @@ from enum import IntEnum
 
 import torch
 
-from sagellm_engine.execution.executor import Weight
-from sagellm_engine.weights import GroupQuantized
+from sagellm_engine.weights import GroupQuantized, Weight
 
 from . import structs
 from .arena import Arena

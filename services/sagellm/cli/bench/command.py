@@ -1,4 +1,4 @@
-"""`sagellm bench`: `serve` and `engine` are here, `calibrate` has a folder."""
+"""`sagellm bench`: `serve` and `engine` are here, `calibrate` and `quality` have folders."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +8,7 @@ import typer
 from sagellm.cli import options
 
 from .calibrate.command import calibrate
+from .quality.command import quality
 
 if TYPE_CHECKING:
     from .measure import Plan, Result
@@ -41,6 +42,7 @@ def bench() -> typer.Typer:
     app.command()(serve)
     app.command()(engine)
     app.command()(calibrate)
+    app.command()(quality)
     return app
 
 
@@ -84,6 +86,7 @@ def engine(
     model: options.Model = None,
     engine: options.Engine = None,
     dtype: options.Dtype = None,
+    quantization: options.Quantization = None,
     device: options.Device = None,
     threads: options.Threads = None,
     max_num_seqs: options.MaxNumSeqs = None,
@@ -111,6 +114,7 @@ def engine(
         model=model,
         engine=engine,
         dtype=dtype,
+        quantization=quantization,
         device=device,
         threads=threads,
         max_num_seqs=max_num_seqs,

@@ -1,11 +1,16 @@
 """The engines a worker can run, by the setting `engine`."""
 
+from typing import TYPE_CHECKING
+
 from sagellm.settings import Settings
 from sagellm_engine.contract import AsyncEngine
 
+if TYPE_CHECKING:
+    from sagellm_engine.loader.progress import LoadProgress
 
-def make_engine(settings: Settings) -> AsyncEngine:
-    """The engine that `settings` ask for, not started yet.
+
+def make_engine(settings: Settings, progress: "LoadProgress | None" = None) -> AsyncEngine:
+    """The engine that `settings` ask for, not started yet; ours tells `progress` how far its model is loaded.
 
     Only the engine asked for is imported: a mock or a vLLM worker needs no torch.
     """
@@ -19,4 +24,4 @@ def make_engine(settings: Settings) -> AsyncEngine:
         return VllmEngine(settings)
     from .own import make_sage_engine
 
-    return make_sage_engine(settings)
+    return make_sage_engine(settings, progress)

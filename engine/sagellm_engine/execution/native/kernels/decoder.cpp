@@ -29,8 +29,25 @@ void norm_head(float* x, const float* weight, float eps, int n) {
     std::memcpy(x, padded_x, 4 * size_t(n));
 }
 
+void put(float* to, const float* from, int n) {
+    if (n != 2 * LANES) return void(std::memcpy(to, from, 4 * size_t(n)));
+    store(to, load(from)), store(to + LANES, load(from + LANES));
+}
+
+void add(float* to, const float* from, int n) {
+    if (n != 2 * LANES)
+        for (int i = 0; i < n; i++) to[i] += from[i];
+    else store(to, load(to) + load(from)), store(to + LANES, load(to + LANES) + load(from + LANES));
+}
+
 void rotate(float* x, const float* cos, const float* sin, int half) {
-    for (int i = 0; i < half; i++) {
+    int i = 0;
+    for (; i + LANES <= half; i += LANES) {
+        const Vec a = load(x + i), b = load(x + half + i), c = load(cos + i), s = load(sin + i);
+        store(x + i, a * c - b * s);
+        store(x + half + i, b * c + a * s);
+    }
+    for (; i < half; i++) {
         const float a = x[i], b = x[half + i];
         x[i] = a * cos[i] - b * sin[i];
         x[half + i] = b * cos[i] + a * sin[i];
@@ -91,7 +108,7 @@ struct Decoder::Thread {
             sage::multiply(count, rows, segment.kind, weights, units, at, padded(product.ins), panel_sums(), 2 * bytes * team.size);
             for (int r = 0; r < rows; r++) {
                 float* sums = panel_sums() + r * PANEL;
-                if (product.bias) for (int i = 0; i < n; i++) sums[i] += product.bias[out + i];
+                if (product.bias) add(sums, product.bias + out, n);
                 then(base + r, out, n, sums);
             }
         }
@@ -167,8 +184,7 @@ void Decoder::reserve(int rows) {
 Cache Decoder::cache_of(int index) const {
     const Layer& layer = model_.layers[index];
     Cache cache{nullptr, model_.kv_kind, layer.kv_heads, model_.block_size, layer.head_dim};
-    const size_t block = 2 * size_t(cache.kv_heads) * cache.block_size * cache.head_bytes();
-    cache.data = model_.cache + block * size_t(model_.num_blocks) * size_t(index);
+    cache.data = model_.cache + cache.block_bytes() * size_t(model_.num_blocks) * size_t(index);
     return cache;
 }
 
@@ -209,7 +225,7 @@ void Decoder::run(Thread& thread, const Step& step) {
         float* sums = layer.attention_post_norm ? added_.data() : x_.data();
         thread.multiply(out, rows, [&](int row) { return &inputs_[row * stride]; }, [&](int row, int first, int n, const float* from) {
             float* to = sums + size_t(row) * hidden_ + first;
-            for (int i = 0; i < n; i++) to[i] = layer.attention_post_norm ? from[i] : to[i] + from[i];
+            layer.attention_post_norm ? put(to, from, n) : add(to, from, n);
         });
         mix(thread, layer, rows);
     }
@@ -232,7 +248,7 @@ void Decoder::attend(Thread& thread, const Layer& layer, int index, const Step& 
     });
     thread.multiply(layer.qkv, step.num_rows, [&](int row) { return &inputs_[row * stride]; },
                     [&](int row, int first, int n, const float* from) {
-                        std::memcpy(&qkv_[size_t(row) * widest_qkv_ + first], from, 4 * size_t(n));
+                        put(&qkv_[size_t(row) * widest_qkv_ + first], from, n);
                     });
     place(thread, layer, cache, step);
     if (index == model_.num_layers - 1 && !step.num_logits) return;
@@ -244,10 +260,10 @@ void Decoder::attend(Thread& thread, const Layer& layer, int index, const Step& 
         int part = pieces - 1 - piece / layer.kv_heads;  // prompts come last and take longest: first
         const Span* span = step.spans;
         for (; part >= (span->num_tokens + most - 1) / most; span++) part -= (span->num_tokens + most - 1) / most;
-        const size_t row = span->row;
-        thread.attention.attend(shape, cache, step.blocks + span->first_block, piece % layer.kv_heads, span->start, part * most,
-                                std::min(span->num_tokens, (part + 1) * most), &qkv_[row * widest_qkv_], widest_qkv_,
-                                &attended_[row * widest_heads_], widest_heads_);
+        thread.attention.attend(shape, cache,
+                                {step.blocks + span->first_block, piece % layer.kv_heads, span->start, part * most,
+                                 std::min(span->num_tokens, (part + 1) * most), &qkv_[size_t(span->row) * widest_qkv_],
+                                 size_t(widest_qkv_), &attended_[size_t(span->row) * widest_heads_], size_t(widest_heads_)});
     });
 }
 
@@ -268,7 +284,7 @@ void Decoder::place(Thread& thread, const Layer& layer, const Cache& cache, cons
         }
         for (int part = 0; part < 2; part++)
             for (int head = 0; head < layer.kv_heads; head++)
-                cache.write(cache.at(step.blocks + (after - 1)->first_block, position, part, head),
+                cache.write(step.blocks + (after - 1)->first_block, position, part, head,
                             heads + size_t(layer.heads + part * layer.kv_heads + head) * layer.head_dim);
     });
 }
@@ -305,7 +321,7 @@ void Decoder::mix(Thread& thread, const Layer& layer, int rows) {
     thread.multiply(layer.down, rows, [&](int row) { return &inner_[row * inner_stride]; },
                     [&](int row, int first, int n, const float* from) {
                         float* to = sums + size_t(row) * hidden_ + first;
-                        for (int i = 0; i < n; i++) to[i] = layer.mlp_post_norm ? from[i] : to[i] + from[i];
+                        layer.mlp_post_norm ? put(to, from, n) : add(to, from, n);
                     });
 }
 
@@ -315,7 +331,7 @@ void Decoder::mix_experts(Thread& thread, const Layer& layer, int rows) {
     const size_t routed_stride = padded(widest_router_);
     thread.multiply(layer.router, rows, [&](int row) { return &inputs_[router_rows + row * router_stride]; },
                     [&](int row, int first, int n, const float* from) {
-                        std::memcpy(&routed_[row * routed_stride + first], from, 4 * size_t(n));
+                        put(&routed_[row * routed_stride + first], from, n);
                     });
     thread.each(1, [&](int) { route(layer, rows); });
     const Product &gate_up = layer.experts[0], &down = layer.experts[1];
@@ -396,7 +412,7 @@ void Decoder::score(Thread& thread, const Step& step, int rows) {
                             const Vec cap = splat(model_.logit_softcap);
                             for (int i = 0; i < n; i += LANES) store(from + i, tanh(load(from + i) / cap) * cap);
                         }
-                        std::memcpy(step.logits + row * vocabulary + first, from, 4 * size_t(n));
+                        put(step.logits + row * vocabulary + first, from, n);
                     });
     thread.each(rows, [&](int row) {
         const float* scores = step.logits + row * vocabulary;

@@ -101,30 +101,34 @@ inline void pack_quantized(int kind, const uint8_t* values, const float* scales,
 inline void read_row(const Product& product, int out, float* to) {
     const Segment* segment = product.segments;
     while (out >= segment->first_out + segment->outs) segment++;
-    const int kind = segment->kind, local = out - segment->first_out, lane = local % LANES;
-    const uint8_t* from = segment->data + tile_bytes(kind, product.ins) * (local / LANES);
-    for (int k = 0; k < product.ins; k++) {
-        float word[LANES] = {};
-        uint16_t* half = reinterpret_cast<uint16_t*>(word);
-        if (kind == FLOAT32) to[k] = reinterpret_cast<const float*>(from)[k * LANES + lane];
-        else if (kind == FLOAT16) {
-            half[0] = reinterpret_cast<const uint16_t*>(from)[k * LANES + lane];
-            float wide[LANES];
-            store(wide, from_half(half));
-            to[k] = wide[0];
-        } else if (kind == BFLOAT16) {
-            half[1] = reinterpret_cast<const uint16_t*>(from)[k / 2 * 32 + lane * 2 + k % 2];
-            to[k] = word[0];
-        } else {
-            const uint8_t* group = from + group_bytes(kind) * (k / GROUP);
-            const int at = k % GROUP;
-            const uint8_t byte = group[byte_of(kind, lane, at)];
-            const int value = kind != INT4 ? byte : at % 8 < 4 ? byte & 15 : byte >> 4;
-            const uint16_t* scales = reinterpret_cast<const uint16_t*>(group + scale_byte(kind, at));
-            half[0] = scales[lane], half[1] = scales[LANES + lane];
-            float wide[LANES];
-            store(wide, from_half(half));
-            to[k] = (wide[0] * float(value) + wide[1]) * segment->unit;
+    const int kind = segment->kind, local = out - segment->first_out, lane = local % LANES, ins = product.ins;
+    const uint8_t* from = segment->data + tile_bytes(kind, ins) * (local / LANES);
+    const auto number = [](uint16_t half) {
+        uint16_t halves[LANES] = {half};
+        float wide[LANES];
+        store(wide, from_half(halves));
+        return wide[0];
+    };
+    if (kind == FLOAT32) {
+        for (int k = 0; k < ins; k++) to[k] = reinterpret_cast<const float*>(from)[k * LANES + lane];
+    } else if (kind == FLOAT16) {
+        for (int k = 0; k < ins; k++) to[k] = number(reinterpret_cast<const uint16_t*>(from)[k * LANES + lane]);
+    } else if (kind == BFLOAT16) {
+        for (int k = 0; k < ins; k++) {
+            const uint32_t bits = uint32_t(reinterpret_cast<const uint16_t*>(from)[k / 2 * 32 + lane * 2 + k % 2]) << 16;
+            std::memcpy(to + k, &bits, 4);
+        }
+    } else {
+        const int step = kind == INT8_HALVES ? 16 : 32;
+        for (int base = 0; base < ins; base += step) {
+            const uint8_t* group = from + group_bytes(kind) * (base / GROUP);
+            const uint16_t* scales = reinterpret_cast<const uint16_t*>(group + scale_byte(kind, base % GROUP));
+            const float scale = number(scales[lane]), minimum = number(scales[LANES + lane]);
+            for (int k = base; k < std::min(ins, base + step); k++) {
+                const uint8_t byte = group[byte_of(kind, lane, k % GROUP)];
+                const int value = kind != INT4 ? byte : k % 8 < 4 ? byte & 15 : byte >> 4;
+                to[k] = (scale * float(value) + minimum) * segment->unit;
+            }
         }
     }
 }

@@ -1,0 +1,1 @@
+"""`sagellm bench quality`: what quantization costs in perplexity."""
