@@ -5,10 +5,9 @@ import logging
 import torch
 import torch.nn.functional as F
 
-from sagellm_engine.execution.executor import Weight
 from sagellm_engine.kernels.packed_weight import PackedWeight, pack
 from sagellm_engine.kernels.quantized_matmul import quantized_matmul
-from sagellm_engine.weights import GroupQuantized
+from sagellm_engine.weights import GroupQuantized, Weight
 
 log = logging.getLogger(__name__)
 
