@@ -56,6 +56,7 @@ class SageEngine:
             tokenizer_json=self._engine.tokenizer_json,
             max_concurrent_requests=self._config.max_num_seqs,
             prefix_block_size=self._config.block_size if self._config.enable_prefix_caching else 0,
+            adapters=self._engine.adapters,
         )
 
     def generate(self, request: GenerateRequest) -> None:

@@ -1,14 +1,14 @@
 """Which KV block belongs to whom: block ids, reference counts, prefix hashes. Knows no tensor.
 
 A block holds the keys and values of `block_size` consecutive tokens. A full block is known by the hash of its
-tokens and all before them, so sequences that begin alike share it. A block that no sequence refers to is free; it
-keeps its content and its hash until it is taken for something else, least recently used first.
+tokens, all before them and the adapter, so sequences that begin alike share it. A block that no sequence refers
+to is free; it keeps its content and its hash until it is taken for something else, least recently used first.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from sagellm_schemas.prefix import ROOT, block_hash
+from sagellm_schemas.prefix import block_hash, root_of
 
 from .sequence import Sequence
 
@@ -63,8 +63,20 @@ class BlockManager:
             self._references[block] = 1
             sequence.blocks.append(block)
 
+    def shrink(self, sequence: Sequence, num_tokens: int) -> None:
+        """Give back what is not needed for `num_tokens` beyond those computed: nobody else knows of it."""
+        for _ in range(-self._missing(sequence, num_tokens)):
+            block = sequence.blocks.pop()
+            self._references[block] = 0
+            self._free[block] = None
+            self._free.move_to_end(block, last=False)
+
+    def room(self, sequence: Sequence) -> int:
+        """How many tokens beyond those computed its blocks and the free ones hold."""
+        return (len(sequence.blocks) + len(self._free)) * self.block_size - sequence.num_computed
+
     def commit(self, sequence: Sequence) -> None:
-        """Let others share the blocks that `num_computed` tokens now fill."""
+        """Let others share the blocks that `num_computed` tokens now fill, all of which are in `token_ids`."""
         if not self._caching:
             return
         full = sequence.num_computed // self.block_size
@@ -126,7 +138,7 @@ class BlockManager:
         while len(hashes) <= index:
             start = len(hashes) * self.block_size
             tokens = sequence.token_ids[start : start + self.block_size]
-            hashes.append(block_hash(hashes[-1] if hashes else ROOT, tokens))
+            hashes.append(block_hash(hashes[-1] if hashes else root_of(sequence.adapter), tokens))
         return hashes[index]
 
     def _forget(self, block: int) -> None:

@@ -32,6 +32,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     With `tbt_slo_ms` steps that compute prompts beside this answer should end within so long after its latest
     token, as far as the engine can choose how much of a prompt a step computes.
+
+    `adapter` is the name of a LoRA adapter that the engine has; None asks the model as it is.
     """
 
     id: str
@@ -42,6 +44,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     resume_token_ids: list[int] = msgspec.field(default_factory=list)
     priority: int = 2
     tbt_slo_ms: float | None = None
+    adapter: str | None = None
 
 
 class StepOutput(msgspec.Struct, kw_only=True):
@@ -67,12 +70,13 @@ Emit = Callable[[list[StepOutput]], None]
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """What a started engine serves: the card, the tokenizer's `tokenizer.json` (empty if it has none), and how
     many requests it can run at once. `prefix_block_size` is that of the prefix cache in tokens, 0 where the engine
-    has none or does not tell."""
+    has none or does not tell. `adapters` are the LoRA adapters that a request can choose."""
 
     card: ModelCard
     tokenizer_json: bytes = b""
     max_concurrent_requests: int = 1
     prefix_block_size: int = 0
+    adapters: list[str] = msgspec.field(default_factory=list)
 
 
 class AsyncEngine(Protocol):
@@ -91,7 +95,7 @@ class AsyncEngine(Protocol):
         """Queue one request; its outputs come through `emit`.
 
         Raises:
-            InvalidRequest: the request can never run here (over the context, bad token id, …).
+            InvalidRequest: the request can never run here (over the context, bad token id, unknown adapter, …).
         """
         ...
 

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from sagellm_schemas import (
     ContextLengthExceeded,
@@ -24,10 +25,12 @@ from .contract import GenerateRequest, StepOutput
 from .engine_config import EngineConfig
 from .loader import Checkpoint, open_checkpoint
 from .loader.progress import LoadProgress
+from .lora import load_adapter
 from .model_runner import ModelRunner
 from .sampler import Sampled
 from .scheduler import Scheduler
 from .sequence import Sequence
+from .speculation.make import make_speculator, open_draft
 from .tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -52,23 +55,31 @@ class Engine:
 
         Raises:
             SettingsError: a setting is out of range.
-            ModelLoadError: the model cannot be loaded.
+            ModelLoadError: the model or an adapter cannot be loaded.
             OutOfMemory: weights or KV cache do not fit.
         """
         config.verify()
         checkpoint = checkpoint or open_checkpoint(config.model)
-        self.runner = ModelRunner(config, checkpoint, progress)
+        adapters = [
+            load_adapter(name, Path(folder).expanduser(), checkpoint.config)
+            for name, folder in config.adapters.items()
+        ]
+        draft = open_draft(config, checkpoint)
+        self.runner = ModelRunner(config, checkpoint, adapters, progress, draft.config if draft else None)
+        self.adapters = list(config.adapters)
         self.card = _card(config, checkpoint, self.runner.max_model_len)
         self.tokenizer_json = checkpoint.tokenizer_json
         self.tokenizer = Tokenizer(checkpoint.tokenizer_json, self.card)
         self.blocks = BlockManager(
             self.runner.num_blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching
         )
+        self._speculator = make_speculator(config, self.runner, checkpoint, draft)
         self.scheduler = Scheduler(
             self.blocks,
             max_num_seqs=config.max_num_seqs,
             max_batched_tokens=config.max_batched_tokens,
             max_chunk_tokens=config.max_chunk_tokens,
+            drafter=self._speculator,
         )
         self._vocab_size = checkpoint.config.vocab_size
         self._requests: dict[str, _Request] = {}
@@ -92,9 +103,14 @@ class Engine:
 
         Raises:
             ContextLengthExceeded: prompt and output do not fit the context.
-            InvalidRequest: no prompt, an unknown token id, or a sampling parameter out of range.
+            InvalidRequest: no prompt, an unknown token id or adapter, or a sampling parameter out of range.
         """
         request.sampling.verify()
+        if request.adapter is not None and request.adapter not in self.adapters:
+            raise InvalidRequest(
+                f"there is no adapter {request.adapter!r}; there are: {', '.join(self.adapters) or 'none'}",
+                param="adapter",
+            )
         prompt_tokens, limit = len(request.prompt_token_ids), self.card.max_model_len
         if not prompt_tokens:
             raise InvalidRequest("the prompt is empty", param="prompt")
@@ -147,6 +163,7 @@ class Engine:
             priority=request.priority,
             arrival=self._arrivals,
             tbt_slo_s=None if request.tbt_slo_ms is None else request.tbt_slo_ms / 1e3,
+            adapter=request.adapter,
         )
         self._arrivals += 1
         if answer.finish_reason is not None:  # the reader lacks nothing but the news
@@ -171,13 +188,12 @@ class Engine:
         except Exception as error:
             log.exception("an engine step failed; its %d requests end here", len(plan))
             return outputs + self._fail(plan, error)
-        self.scheduler.complete(plan)
-        self._computed_tokens_total += sum(plan.values())
         sampled_s = time.perf_counter()
-        for sequence in sampled:
-            sequence.token_s = sampled_s
         self.scheduler.took(sampled_s - started)
-        outputs += [self._update(sequence, result) for sequence, result in sampled.items()]
+        self._computed_tokens_total += sum(plan.values())
+        moved = {sequence: self._update(sequence, result, sampled_s) for sequence, result in sampled.items()}
+        self.scheduler.complete(plan)
+        outputs += [self._settle(sequence, output) for sequence, output in moved.items()]
         self._note_step(started)
         return outputs
 
@@ -197,26 +213,45 @@ class Engine:
             preemptions_total=self.scheduler.preemptions_total,
             chunk_tokens=self.scheduler.chunk_tokens,
             computed_tokens_total=self._computed_tokens_total,
+            speculation=self._speculator.stats() if self._speculator else None,
         )
 
-    def _update(self, sequence: Sequence, result: Sampled | EngineError) -> StepOutput:
-        """Append one sampled token; an error here ends this request alone."""
+    def _update(
+        self, sequence: Sequence, result: list[Sampled] | EngineError, now_s: float
+    ) -> StepOutput | Exception:
+        """Append the new tokens, up to the one that ends the answer."""
         if isinstance(result, EngineError):
-            return self._fail([sequence], result)[0]
+            return result
         request = self._requests[sequence.id]
-        if not request.answer.num_tokens:
+        answer = request.answer
+        if not answer.num_tokens:
             self._prompt_tokens_total += sequence.num_prompt
             self._cached_tokens_total += sequence.num_cached or 0
+        sequence.token_s = now_s
+        token_ids: list[int] = []
+        logprobs: list[PositionLogprobs] = []
+        text = ""
         try:
-            sequence.token_ids.append(result.token_id)
-            text = request.answer.push(result.token_id)
-            output = _output(request, [result.token_id], text)
-            if result.logprob is not None:
-                output.logprobs = [self._logprobs(result, result.logprob)]
+            for sampled in result:
+                sequence.token_ids.append(sampled.token_id)
+                token_ids.append(sampled.token_id)
+                text += answer.push(sampled.token_id)
+                if sampled.logprob is not None:
+                    logprobs.append(self._logprobs(sampled, sampled.logprob))
+                if answer.finish_reason is not None:
+                    break
         except Exception as error:
             log.exception("request %s failed", sequence.id)
-            return self._fail([sequence], error)[0]
-        self._output_tokens_total += 1
+            return error
+        self._output_tokens_total += len(token_ids)
+        output = _output(request, token_ids, text)
+        output.logprobs = logprobs or None
+        return output
+
+    def _settle(self, sequence: Sequence, output: StepOutput | Exception) -> StepOutput:
+        """Let go of a sequence that has ended; an error ends this one alone."""
+        if isinstance(output, Exception):
+            return self._fail([sequence], output)[0]
         if output.finish_reason is not None:
             self.scheduler.remove(sequence)
             del self._requests[sequence.id]

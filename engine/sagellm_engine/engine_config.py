@@ -1,12 +1,15 @@
 """`EngineConfig`: how an engine runs a model."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from sagellm_schemas import SettingsError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
 KV_CACHE_DTYPES = ("auto", "fp8")
+SPECULATIONS = ("ngram", "draft")
+MOST_DRAFT_TOKENS = 64
 EXECUTORS = ("auto", "native", "torch")
 QUANTIZATIONS = ("int8", "int4")
 
@@ -26,6 +29,11 @@ class EngineConfig:
     neither, a share of the memory that is free. `max_batched_tokens` is the budget of one step, prompt and decode
     tokens together; `max_chunk_tokens` further limits what one prompt may take of it. `max_model_len` counts
     prompt and output tokens and defaults to the model's own limit, or to what the KV cache holds if that is less.
+
+    `adapters` are LoRA adapters that a request can choose: name to folder, as the peft library writes them.
+
+    `speculation` guesses up to `num_draft_tokens` tokens of a sequence ahead, where that pays: "ngram" from what
+    the text repeats, "draft" by `draft_model`, a small model with the same vocabulary.
     """
 
     model: str
@@ -44,6 +52,10 @@ class EngineConfig:
     max_model_len: int | None = None
     enable_prefix_caching: bool = True
     num_threads: int | None = None
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    speculation: str | None = None
+    draft_model: str | None = None
+    num_draft_tokens: int = 10
 
     def verify(self) -> None:
         """Check everything that can be checked without the model.
@@ -75,13 +87,39 @@ class EngineConfig:
             "max_chunk_tokens",
             "max_model_len",
             "num_threads",
+            "num_draft_tokens",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"{name} must be at least 1; got {value}", param=name)
+        for name, folder in self.adapters.items():
+            if not name or not folder:
+                raise SettingsError(
+                    f"an adapter needs a name and a folder; got {name!r}={folder!r}", param="adapters"
+                )
         if self.max_batched_tokens < self.max_num_seqs:
             raise SettingsError(
                 f"max_batched_tokens ({self.max_batched_tokens}) must be at least max_num_seqs "
                 f"({self.max_num_seqs}), so that every running request can decode in every step",
                 param="max_batched_tokens",
+            )
+        self._verify_speculation()
+
+    def _verify_speculation(self) -> None:
+        if self.speculation is not None and self.speculation not in SPECULATIONS:
+            raise SettingsError(
+                f"speculation must be one of {', '.join(SPECULATIONS)}; got {self.speculation!r}",
+                param="speculation",
+            )
+        if self.speculation == "draft" and not self.draft_model:
+            raise SettingsError("speculation with a draft model needs draft_model", param="draft_model")
+        if self.draft_model and self.speculation != "draft":
+            raise SettingsError(
+                "draft_model is given, but speculation is not 'draft', so it would have no effect",
+                param="draft_model",
+            )
+        if self.num_draft_tokens > MOST_DRAFT_TOKENS:
+            raise SettingsError(
+                f"num_draft_tokens must be at most {MOST_DRAFT_TOKENS}; got {self.num_draft_tokens}",
+                param="num_draft_tokens",
             )

@@ -72,12 +72,13 @@ class LeastSquares:
     def _solve(self) -> tuple[float, ...]:
         """Minimize the squared error; drop the most negative coefficient until none is negative."""
         kept = list(self._places)
-        while True:
+        while kept:
             found = self._solve_for(kept)
             worst = min(found, key=lambda place: found[place])
             if found[worst] >= 0:
                 return tuple(found.get(place, 0.0) for place in self._places)
             kept.remove(worst)
+        return (0.0,) * len(self._prior)
 
     def _solve_for(self, kept: list[int]) -> dict[int, float]:
         """Coefficients of the kept features, by elimination; the prior makes the matrix positive definite."""

@@ -60,16 +60,18 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        adapter: str | None = None,
         progress: bool = False,
     ) -> list[GenerationResult]:
         """Answer every prompt, all at once as far as they fit; results are in the order of the prompts.
 
-        `params` is for all prompts, or has one entry for each. `progress` shows a bar.
+        `params` is for all prompts, or has one entry for each. `adapter` names one of the engine's LoRA
+        adapters, for all prompts. `progress` shows a bar.
 
         Raises:
             InvalidRequest: a prompt or parameter cannot be run; nothing has been started then.
         """
-        requests = self._requests(_as_list(prompts), params)
+        requests = self._requests(_as_list(prompts), params, adapter)
         for request in requests:
             self.engine.verify(request)
         results = {request.id: GenerationResult() for request in requests}
@@ -88,14 +90,19 @@ class LLM:
         return list(results.values())
 
     def _requests(
-        self, prompts: list[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
+        self,
+        prompts: list[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None,
+        adapter: str | None,
     ) -> list[GenerateRequest]:
         if params is None or isinstance(params, SamplingParams):
             params = [params or SamplingParams()] * len(prompts)
         if len(params) != len(prompts):
             raise InvalidRequest(f"there are {len(prompts)} prompts and {len(params)} sampling parameters")
         return [
-            GenerateRequest(id=str(index), prompt_token_ids=self._tokens(prompt), sampling=sampling)
+            GenerateRequest(
+                id=str(index), prompt_token_ids=self._tokens(prompt), sampling=sampling, adapter=adapter
+            )
             for index, (prompt, sampling) in enumerate(zip(prompts, params, strict=True))
         ]
 

@@ -5,7 +5,9 @@ and presence penalties (OpenAI), temperature, top-k, top-p of what top-k left, m
 cumulative distribution over what is left, in order of token id, at the position's number of the random stream.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,7 +16,6 @@ from numpy.typing import NDArray
 from sagellm_schemas import SamplingParams
 
 from .random_stream import uniform
-from .sequence import Sequence
 
 GREEDY_BELOW = 1e-5
 """A lower temperature is taken for 0."""
@@ -34,78 +35,103 @@ class Sampled:
     top: list[tuple[int, float]] = field(default_factory=list)
 
 
+class Context(Protocol):
+    """What a token is drawn after: a `Sequence`, or what one would be with some more tokens.
+
+    `token_ids` are prompt and answer so far, `output_token_ids` the answer alone, of `num_output` tokens.
+    """
+
+    @property
+    def sampling(self) -> SamplingParams: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def num_output(self) -> int: ...
+
+    @property
+    def token_ids(self) -> list[int]: ...
+
+    @property
+    def output_token_ids(self) -> list[int]: ...
+
+
 class Sampler:
     """Stateless but for what it knows of the model."""
 
     def __init__(self, eos_token_ids: list[int]) -> None:
         self._eos_token_ids = eos_token_ids
 
-    def sample(self, logits: torch.Tensor, sequences: list[Sequence]) -> list[Sampled]:
-        """The next token of each sequence from its row of `logits` (rows, vocabulary), which may be written to."""
+    def sample(self, logits: torch.Tensor, contexts: Sequence[Context]) -> list[Sampled]:
+        """The next token after each context, from its row of `logits` (rows, vocabulary).
+
+        `logits` may be written to.
+        """
         raw = logits
-        if any(needs_change(s) for s in sequences):
-            raw = logits.clone() if any(s.sampling.logprobs is not None for s in sequences) else logits
-            for row, sequence in enumerate(sequences):
-                if needs_change(sequence):
-                    self._change(logits[row], sequence)
-        random_rows = [row for row, s in enumerate(sequences) if s.sampling.temperature >= GREEDY_BELOW]
+        if any(needs_change(c) for c in contexts):
+            raw = logits.clone() if any(c.sampling.logprobs is not None for c in contexts) else logits
+            for row, context in enumerate(contexts):
+                if needs_change(context):
+                    self._change(logits[row], context)
+        random_rows = [row for row, c in enumerate(contexts) if c.sampling.temperature >= GREEDY_BELOW]
         tokens = (
-            logits.argmax(-1) if len(random_rows) < len(sequences) else torch.empty(len(logits), dtype=torch.int64)
+            logits.argmax(-1) if len(random_rows) < len(contexts) else torch.empty(len(logits), dtype=torch.int64)
         )
         if random_rows:
-            chosen = [sequences[row] for row in random_rows]
+            chosen = [contexts[row] for row in random_rows]
             tokens[random_rows] = draw(logits[random_rows], chosen)
         token_ids: list[int] = tokens.tolist()
         return [
             Sampled(token_id)
-            if sequence.sampling.logprobs is None
-            else _with_logprobs(raw[row], token_id, sequence)
-            for row, (token_id, sequence) in enumerate(zip(token_ids, sequences, strict=True))
+            if context.sampling.logprobs is None
+            else _with_logprobs(raw[row], token_id, context.sampling.logprobs)
+            for row, (token_id, context) in enumerate(zip(token_ids, contexts, strict=True))
         ]
 
-    def _change(self, logits: torch.Tensor, sequence: Sequence) -> None:
+    def _change(self, logits: torch.Tensor, context: Context) -> None:
         """Penalties, and the ban on ending below `min_tokens`; in place, on one row."""
-        params = sequence.sampling
+        params = context.sampling
         if params.repetition_penalty != 1.0:
-            seen = torch.from_numpy(np.unique(np.array(sequence.token_ids)))
+            seen = torch.from_numpy(np.unique(np.array(context.token_ids)))
             scores = logits[seen]
             logits[seen] = torch.where(
                 scores < 0, scores * params.repetition_penalty, scores / params.repetition_penalty
             )
-        if sequence.num_output and (params.frequency_penalty or params.presence_penalty):
-            tokens, counts = np.unique(np.array(sequence.output_token_ids), return_counts=True)
+        if context.num_output and (params.frequency_penalty or params.presence_penalty):
+            tokens, counts = np.unique(np.array(context.output_token_ids), return_counts=True)
             penalty = torch.from_numpy(counts).float() * params.frequency_penalty + params.presence_penalty
             logits[torch.from_numpy(tokens)] -= penalty
-        if sequence.num_output < params.min_tokens:
+        if context.num_output < params.min_tokens:
             banned = params.stop_token_ids + ([] if params.ignore_eos else self._eos_token_ids)
             logits[[token for token in banned if 0 <= token < len(logits)]] = -torch.inf
 
 
-def takes_best(sequence: Sequence) -> bool:
+def takes_best(context: Context) -> bool:
     """Whether the answer goes on with the token of the highest score, and nothing else is asked for."""
-    sampling = sequence.sampling
-    return sampling.temperature < GREEDY_BELOW and sampling.logprobs is None and not needs_change(sequence)
+    sampling = context.sampling
+    return sampling.temperature < GREEDY_BELOW and sampling.logprobs is None and not needs_change(context)
 
 
-def needs_change(sequence: Sequence) -> bool:
+def needs_change(context: Context) -> bool:
     """Whether the model's logits are not sampled from as they are."""
-    p: SamplingParams = sequence.sampling
+    p: SamplingParams = context.sampling
     return (
         p.repetition_penalty != 1.0
         or p.presence_penalty != 0.0
         or p.frequency_penalty != 0.0
-        or sequence.num_output < p.min_tokens
+        or context.num_output < p.min_tokens
     )
 
 
-def draw(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
+def draw(logits: torch.Tensor, contexts: Sequence[Context]) -> torch.Tensor:
     """One token for each row, at random."""
-    temperatures = torch.tensor([s.sampling.temperature for s in sequences])
+    temperatures = torch.tensor([s.sampling.temperature for s in contexts])
     probabilities = (logits / temperatures.unsqueeze(1)).softmax(-1).numpy()
-    numbers = uniform([s.seed for s in sequences], [s.num_output for s in sequences])
+    numbers = uniform([s.seed for s in contexts], [s.num_output for s in contexts])
     tokens = []
-    for row, number, sequence in zip(probabilities, numbers, sequences, strict=True):
-        token_ids, weights = candidates(row, sequence.sampling)
+    for row, number, context in zip(probabilities, numbers, contexts, strict=True):
+        token_ids, weights = candidates(row, context.sampling)
         cumulative = weights.cumsum(dtype=np.float64)
         index = int(cumulative.searchsorted(number * cumulative[-1], side="right"))
         tokens.append(index if token_ids is None else int(token_ids[index]))
@@ -149,8 +175,8 @@ def _lower_bound(row: Floats, params: SamplingParams) -> float:
     return bound
 
 
-def _with_logprobs(raw: torch.Tensor, token_id: int, sequence: Sequence) -> Sampled:
+def _with_logprobs(raw: torch.Tensor, token_id: int, count: int) -> Sampled:
     logprobs = raw.float().log_softmax(-1)
-    best = logprobs.topk(min(sequence.sampling.logprobs or 0, len(logprobs)))
+    best = logprobs.topk(min(count, len(logprobs)))
     top = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
     return Sampled(token_id, float(logprobs[token_id]), top)

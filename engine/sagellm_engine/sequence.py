@@ -18,13 +18,16 @@ class Sequence:
 
     `token_ids` are the prompt and the answer so far. The keys and values of the first `num_computed` of them are
     in `blocks`. `block_hashes` name the leading full blocks, as far as anyone has asked for them. `token_s` is
-    when its latest token was sampled; with a `tbt_slo_s` the next one is due so long after it.
+    when its latest token was sampled; with a `tbt_slo_s` the next one is due so long after it. `adapter` is the
+    LoRA adapter it runs with, if any. `drafts` are what a step under way checks whether they come next.
     """
 
     __slots__ = (
+        "adapter",
         "arrival",
         "block_hashes",
         "blocks",
+        "drafts",
         "id",
         "max_tokens",
         "num_cached",
@@ -52,6 +55,7 @@ class Sequence:
         priority: int = 2,
         arrival: int = 0,
         tbt_slo_s: float | None = None,
+        adapter: str | None = None,
     ) -> None:
         self.id = request_id
         self.token_ids = prompt_token_ids + (resume_token_ids or [])
@@ -62,6 +66,7 @@ class Sequence:
         self.priority = priority
         self.arrival = arrival
         self.tbt_slo_s = tbt_slo_s
+        self.adapter = adapter
         self.token_s: float | None = None
         self.status = Status.WAITING
         self.num_computed = 0
@@ -71,6 +76,7 @@ class Sequence:
         """Tokens found in the prefix cache when the sequence first ran; None before."""
         self.blocks: list[int] = []
         self.block_hashes: list[bytes] = []
+        self.drafts: list[int] = []
 
     @property
     def num_output(self) -> int:

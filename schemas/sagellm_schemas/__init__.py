@@ -56,6 +56,7 @@ from .instances import (
     InstanceStats,
     Lease,
     ModelCard,
+    SpeculationStats,
 )
 from .metrics import MetricsQuery, Quantiles, SloCompliance, Snapshot
 from .orders import (
@@ -167,6 +168,7 @@ __all__ = [
     "SettingsError",
     "SloCompliance",
     "Snapshot",
+    "SpeculationStats",
     "SwitchOrder",
     "Tariff",
     "Terminal",

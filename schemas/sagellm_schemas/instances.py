@@ -12,6 +12,9 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `tokenizer` names an object in the tokenizers bucket, holding a Hugging Face `tokenizer.json`; it is empty
     where the engine tokenizes (a vLLM server). `chat_template` is Jinja source. `max_model_len` counts prompt
     and output tokens.
+
+    A LoRA adapter has a card of its own, under its own name: `parent` is the model that it is an adapter of, which
+    is asked for with `InferenceRequest.adapter`. It is empty in a model's card.
     """
 
     name: str
@@ -24,6 +27,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     vocab_size: int = 0
     created: int = 0
     owned_by: str = "sagellm"
+    parent: str = ""
 
 
 class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -44,6 +48,22 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     started_at: float = 0.0
     server: str = ""
     """The id under which somebody has registered the server that is served here."""
+    adapters: list[str] = msgspec.field(default_factory=list)
+    """The LoRA adapters that a request can choose here."""
+
+
+class SpeculationStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What came of speculative decoding since the engine's start."""
+
+    drafted_tokens_total: int = 0
+    """Tokens that were guessed ahead."""
+    accepted_tokens_total: int = 0
+    """Of these, how many were right."""
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Share of drafted tokens that were right; None where there were none."""
+        return self.accepted_tokens_total / self.drafted_tokens_total if self.drafted_tokens_total else None
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -69,6 +89,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     does not tell."""
     computed_tokens_total: int = 0
     """Tokens that went through the model, each in its step; 0 where the engine does not tell."""
+    speculation: SpeculationStats | None = None
+    """None where no tokens are guessed ahead."""
 
 
 class InstanceStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -15,6 +15,11 @@ INT_BYTES = array("i").itemsize
 ROOT = b"\0" * HASH_BYTES
 
 
+def root_of(adapter: str | None) -> bytes:
+    """What stands in for the parent of a first block: with an adapter equal tokens have other keys and values."""
+    return hashlib.blake2b(adapter.encode(), digest_size=HASH_BYTES).digest() if adapter else ROOT
+
+
 def block_hash(parent: bytes, token_ids: Sequence[int]) -> bytes:
     """Hash of one full block: BLAKE2b over the parent block's hash and the tokens as native int32."""
     digest = hashlib.blake2b(parent, digest_size=HASH_BYTES)
@@ -22,9 +27,9 @@ def block_hash(parent: bytes, token_ids: Sequence[int]) -> bytes:
     return digest.digest()
 
 
-def block_hashes(token_ids: Sequence[int], block_size: int) -> Iterator[bytes]:
+def block_hashes(token_ids: Sequence[int], block_size: int, root: bytes = ROOT) -> Iterator[bytes]:
     """The chained hashes of every full block of `token_ids`, first block first."""
-    parent = ROOT
+    parent = root
     for start in range(0, len(token_ids) // block_size * block_size, block_size):
         parent = block_hash(parent, token_ids[start : start + block_size])
         yield parent

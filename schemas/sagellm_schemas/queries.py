@@ -4,6 +4,7 @@ Times are Unix seconds by the leader's clock, `…_s` are durations. A question 
 """
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from .enums import EngineState, InstanceRole, RequestStatus
 from .errors import ErrorBody
@@ -94,6 +95,8 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True):
     dispatched_at: float | None = None
     output_tokens: int | None = None
     """What its reader holds; None where it was not asked, or does not tell."""
+    adapter: str | UnsetType = UNSET
+    """The LoRA adapter it asks for, if it does."""
 
 
 class ModelQueue(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +166,8 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     price_per_hour: float
     started_at: float
     server: str = ""
+    adapters: list[str] | UnsetType = UNSET
+    """Its LoRA adapters, if it has any."""
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -61,6 +61,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     `arrival_time` may be left out: then it is when the durable queue stored the message. One that is given counts
     if it is at most a second before that (`EARLIEST_ARRIVAL_S`); what lies further back, or after it, is moved to
     the nearest time that does. So nobody goes before others by claiming to have come first.
+
+    `adapter` names a LoRA adapter of the model; without one it answers as it is.
     """
 
     model: str
@@ -84,6 +86,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     preferred_instance_id: str | None = None
     request_type: RequestType = RequestType.LLM_CHAT
     arrival_time: float = 0.0
+    adapter: str | None = None
 
     def arrival_s(self, stored_s: float) -> float:
         """When it arrived, in Unix seconds, if the durable queue stored it at `stored_s`."""
@@ -99,6 +102,10 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
         """
         if not self.model:
             raise InvalidRequest("model must be given", param="model")
+        if self.adapter == "":
+            raise InvalidRequest(
+                "adapter must not be empty; leave it out to ask the model itself", param="adapter"
+            )
         if self.id and not _ID.fullmatch(self.id):
             raise InvalidRequest("id must be 1 to 128 characters of A-Z, a-z, 0-9, _ and -", param="id")
         prompts = (self.messages, self.prompt, self.prompt_token_ids)

@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     # Worker
     model: str = Field("smollm2-135m-instruct", description="folder, GGUF file, Hugging Face id or alias")
     served_name: str | None = Field(None, description="the model's name for clients; default from `model`")
+    adapters: dict[str, str] = Field(
+        default_factory=dict, description='LoRA adapters that requests can choose, as `{"name": "folder"}`'
+    )
     engine: Literal["sagellm", "vllm", "mock"] = Field("sagellm", description="which engine the worker runs")
     role: InstanceRole = Field(InstanceRole.GENERAL, description="what the worker does")
     vllm_url: str = Field("http://127.0.0.1:8001", description="base URL of a running vLLM server")
@@ -128,6 +131,12 @@ class Settings(BaseSettings):
     kv_cache_bytes: int | None = Field(None, ge=MIB, description="memory of the KV cache; default: what is free")
     prefix_caching: bool = Field(True, description="reuse the KV blocks of equal prefixes")
     threads: int | None = Field(None, ge=1, description="CPU threads of the engine; default: by the machine")
+    speculation: Literal["off", "ngram", "draft"] = Field(
+        "off",
+        description="guess tokens ahead where it pays: ngram (what the text repeats), draft (a model); or off",
+    )
+    draft_model: str | None = Field(None, description="the model that guesses, given as `model` is; for draft")
+    draft_tokens: int = Field(10, ge=1, le=64, description="tokens guessed ahead at most")
 
     # Mock engine
     mock_ttft_ms: float = Field(0.0, ge=0, description="time to first token")

@@ -11,11 +11,11 @@ from sagellm.scheduler.estimates import Estimates
 from sagellm.scheduler.metrics import SchedulerMetrics
 from sagellm.scheduler.policies import Fifo
 from sagellm.worker.metrics import Counters, EngineCollector
-from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStats
+from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStats, SpeculationStats
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 UNITS = ("_seconds", "_total", "_tokens", "_ratio", "_requests", "_blocks", "_blocks_free", "_bytes")
-STATS = EngineStats(gpu_utilization=0.5, step_ms_total=1.0)
+STATS = EngineStats(gpu_utilization=0.5, step_ms_total=1.0, speculation=SpeculationStats())
 UNITLESS = {"policy", "leader", "ready", "in_flight", "instances", "queue_length"}
 
 

@@ -1,10 +1,12 @@
 """The contract between a model's weights, the runner and the device that computes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
 
+from sagellm_engine.lora import Adapter
 from sagellm_engine.weights import Weight
 
 from .span import Span
@@ -50,6 +52,16 @@ class Executor(Protocol):
 
         `token_ids` and `positions` have one entry a row; `spans` say in order, without gaps, which sequence the
         rows belong to. Returns the scores of what follows each of `logits_rows`, which ascend.
+        """
+        ...
+
+    def adapt(self, adapters: Sequence[Adapter]) -> None:
+        """From the next step on `Span.adapter` is an index into `adapters`, which fit the model.
+
+        Rows without an adapter are computed as if there were none.
+
+        Raises:
+            ModelLoadError: one changes what this model does not have.
         """
         ...
 

@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -40,11 +40,16 @@ class Made:
 
 
 def make_executor(
-    config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype, progress: LoadProgress | None = None
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    progress: LoadProgress | None = None,
+    draft: ModelConfig | None = None,
 ) -> Made:
     """Load the weights for the fastest executor that `config` allows and this machine has.
 
-    `progress` is told how far the weights are loaded.
+    `progress` is told how far the weights are loaded. The memory has room for a KV cache of `draft`, too, with as
+    many blocks.
 
     Raises:
         SettingsError: a model that is quantized is to be quantized, or there is no GPU to run it on.
@@ -56,28 +61,35 @@ def make_executor(
         if device_of(config).type == "cuda":
             from .gpu.make import make_gpu_executor  # here, because Triton is where a GPU is
 
-            return make_gpu_executor(config, checkpoint, dtype, _tensors(config, checkpoint, progress))
+            return make_gpu_executor(config, checkpoint, dtype, _tensors(config, checkpoint, progress), draft)
         if config.executor != "torch":
             try:
-                return _native(config, checkpoint, dtype, progress)
+                return _native(config, checkpoint, dtype, progress, draft)
             except KernelsUnavailableError as error:
                 if config.executor == "native":
                     raise
                 log.warning("%s: computing with PyTorch instead, which is slower", error.message)
-        return _torch(config, checkpoint, dtype, progress)
+        return _torch(config, checkpoint, dtype, progress, draft)
     except (RuntimeError, OSError) as error:  # the allocators' own way to say so
         raise OutOfMemory(f"the KV cache cannot be allocated ({error}); lower kv_cache_bytes") from error
 
 
 def _native(
-    config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype, progress: LoadProgress | None
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    progress: LoadProgress | None,
+    draft: ModelConfig | None,
 ) -> Made:
     library = load_library()
     model = checkpoint.config
     check_weights(weight_bytes(checkpoint, config.quantization, dtype.itemsize), available_bytes())
     weights = Weights(model, _tensors(config, checkpoint, progress), NativePacker(library, dtype))
-    block = block_bytes(model.num_kv_heads, model.head_dim, config.block_size, dtype)
-    num_blocks, longest = _room(config, model, block)
+
+    def layer_bytes(of: ModelConfig) -> int:
+        return block_bytes(of.num_kv_heads, of.head_dim, config.block_size, dtype)
+
+    num_blocks, longest = _room(config, model, draft, layer_bytes)
     executor = NativeExecutor(
         library,
         build(model, weights, longest),
@@ -90,14 +102,21 @@ def _native(
 
 
 def _torch(
-    config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype, progress: LoadProgress | None
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    progress: LoadProgress | None,
+    draft: ModelConfig | None,
 ) -> Made:
     model = checkpoint.config
     inflated_bytes = sum(math.prod(shape) for shape in checkpoint.shapes().values()) * dtype.itemsize
     check_weights(inflated_bytes, available_bytes())
     weights = Weights(model, _tensors(config, checkpoint, progress), TorchPacker(dtype))
-    block = 2 * model.num_kv_heads * model.head_dim * config.block_size * torch.float32.itemsize
-    num_blocks, longest = _room(config, model, block)
+
+    def layer_bytes(of: ModelConfig) -> int:
+        return 2 * of.num_kv_heads * of.head_dim * config.block_size * torch.float32.itemsize
+
+    num_blocks, longest = _room(config, model, draft, layer_bytes)
     return Made(TorchExecutor(build(model, weights, longest), num_blocks, config.block_size), num_blocks, longest)
 
 
@@ -108,7 +127,10 @@ def _tensors(
     return tensors if progress is None else reported(tensors, checkpoint.shapes(), progress)
 
 
-def _room(config: EngineConfig, model: ModelConfig, layer_block_bytes: int) -> tuple[int, int]:
-    """Number of KV blocks and longest sequence, where a block takes `layer_block_bytes` in each layer."""
-    token_bytes = model.num_layers * layer_block_bytes // config.block_size
+def _room(
+    config: EngineConfig, model: ModelConfig, draft: ModelConfig | None, layer_bytes: Callable[[ModelConfig], int]
+) -> tuple[int, int]:
+    """Number of KV blocks and longest sequence, where a block takes `layer_bytes` in each layer of a model."""
+    models = [model] if draft is None else [model, draft]
+    token_bytes = sum(of.num_layers * layer_bytes(of) for of in models) // config.block_size
     return kv_blocks(config, token_bytes, model.max_position_embeddings, available_bytes())

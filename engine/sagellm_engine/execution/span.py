@@ -8,13 +8,14 @@ class Span:
     """Consecutive rows of a step that belong to one sequence.
 
     Rows `row` … `row + num_tokens - 1` of the step are the sequence's positions `start` … ; `blocks` hold at least
-    its first `start + num_tokens` tokens.
+    its first `start + num_tokens` tokens. `adapter` is an index into the executor's adapters, None without one.
     """
 
     row: int
     num_tokens: int
     start: int
     blocks: list[int]
+    adapter: int | None = None
 
     @property
     def end(self) -> int:

@@ -30,6 +30,7 @@ class _Chunk(msgspec.Struct, frozen=True):
 
 class _Model(msgspec.Struct, frozen=True):
     id: str
+    parent: str | None = None
 
 
 class _Models(msgspec.Struct, frozen=True):
@@ -64,7 +65,7 @@ class OpenAIClient:
             return False
 
     async def models(self) -> list[str]:
-        """Names of the models it serves.
+        """Names of the models it serves, and behind them those of their adapters.
 
         Raises:
             Unavailable: nothing usable answers there.
@@ -72,7 +73,8 @@ class OpenAIClient:
         try:
             answer = await self._http.get("/v1/models")
             answer.raise_for_status()
-            return [model.id for model in msgspec.json.decode(answer.content, type=_Models).data]
+            found = msgspec.json.decode(answer.content, type=_Models).data
+            return [model.id for model in sorted(found, key=lambda model: model.parent is not None)]
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             raise self._unavailable(error) from None
 

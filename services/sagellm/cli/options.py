@@ -36,8 +36,26 @@ MaxNumSeqs = Annotated[
 ]
 MaxBatchedTokens = Annotated[int | None, typer.Option(help="Tokens of one engine step.", show_default="512")]
 KvCacheBytes = Annotated[int | None, typer.Option(help="Memory of the KV cache; what is free if not given.")]
+Speculation = Annotated[
+    str | None,
+    typer.Option(
+        help="Guess tokens ahead where it pays: ngram (what the text repeats), draft (a model) or off.",
+        show_default="off",
+    ),
+]
+DraftModel = Annotated[
+    str | None, typer.Option(help="Model that guesses, with the vocabulary of --model; for --speculation draft.")
+]
+DraftTokens = Annotated[int | None, typer.Option(help="Tokens guessed ahead at most.", show_default="10")]
 ServedName = Annotated[
     str | None, typer.Option(help="The model's name for clients; made from --model if not given.")
+]
+Adapter = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="LoRA adapter that requests can ask for as a model: its name and folder; may be repeated.",
+        metavar="NAME=FOLDER",
+    ),
 ]
 Policy = Annotated[str | None, typer.Option(help="Order of the queue.", show_default="adaptive")]
 Routing = Annotated[str | None, typer.Option(help="Choice of the worker.", show_default="load_balanced")]
@@ -100,3 +118,24 @@ def leaves_it_to_a_subcommand(context: typer.Context) -> bool:
             f"put options behind the subcommand: {context.command_path} {context.invoked_subcommand}"
         )
     return True
+
+
+def adapters(given: list[str] | None) -> dict[str, str] | None:
+    """The setting `adapters` of the flags `--adapter`; None if there are none.
+
+    Raises:
+        SettingsError: one is not a name and a folder, or a name comes twice.
+    """
+    if not given:
+        return None
+    from sagellm_schemas import SettingsError
+
+    found: dict[str, str] = {}
+    for text in given:
+        name, _, folder = text.partition("=")
+        if not name or not folder:
+            raise SettingsError(f"--adapter must be NAME=FOLDER; got {text!r}", param="adapters")
+        if name in found:
+            raise SettingsError(f"--adapter {name} is given twice", param="adapters")
+        found[name] = folder
+    return found

@@ -59,6 +59,7 @@ def worker(
     nats_url: options.NatsUrl = None,
     model: options.Model = None,
     served_name: options.ServedName = None,
+    adapter: options.Adapter = None,
     engine: options.Engine = None,
     vllm_url: options.VllmUrl = None,
     role: options.Role = None,
@@ -71,6 +72,9 @@ def worker(
     max_num_seqs: options.MaxNumSeqs = None,
     max_batched_tokens: options.MaxBatchedTokens = None,
     kv_cache_bytes: options.KvCacheBytes = None,
+    speculation: options.Speculation = None,
+    draft_model: options.DraftModel = None,
+    draft_tokens: options.DraftTokens = None,
     mock_ttft_ms: options.MockTtftMs = None,
     mock_tpot_ms: options.MockTpotMs = None,
     mock_text: options.MockText = None,
@@ -78,7 +82,8 @@ def worker(
     log_level: options.LogLevel = None,
 ) -> None:
     """Run a worker: one model on one engine. Start as many as you like."""
-    given = dict(locals())
+    given = dict(locals()) | {"adapters": options.adapters(adapter)}
+    del given["adapter"]
     from functools import partial
 
     from sagellm.settings import Settings

@@ -22,6 +22,7 @@ from sagellm_schemas import (
     Frame,
     InferenceRequest,
     InvalidRequest,
+    ModelNotFound,
     SageError,
     encode,
     sniff,
@@ -91,7 +92,14 @@ class InferHandler:
         if not asked.reply_to:
             raise InvalidRequest("a reply subject is needed; send it as a NATS request", param="reply_to")
         asked.verify()
-        self._service.models.find(asked.model)
+        model = self._service.models.find(asked.model)
+        if model.adapter is not None:
+            raise InvalidRequest(
+                f"{asked.model!r} is an adapter: ask for model {model.base!r} with adapter {asked.model!r}",
+                param="model",
+            )
+        if asked.adapter is not None and self._service.models.find(asked.adapter).card.parent != asked.model:
+            raise ModelNotFound(f"{asked.adapter!r} is no adapter of {asked.model!r}", param="adapter")
         if subject != subjects.infer(asked.model):
             raise InvalidRequest(
                 f"model {asked.model!r} is asked for on {subject}; use {subjects.infer(asked.model)}",

@@ -22,12 +22,25 @@ RETRY_S = 1.0
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A model that can be asked for. `tokenizer` and `encoder` are None where the engine itself tokenizes."""
+    """A model that can be asked for, or an adapter of one under its own name.
+
+    `subject` is where its requests go. `tokenizer` and `encoder` are None where the engine itself tokenizes.
+    """
 
     card: ModelCard
     subject: str
     tokenizer: Tokenizer | None = None
     encoder: PromptEncoder | None = None
+
+    @property
+    def base(self) -> str:
+        """The model that computes the answer."""
+        return self.card.parent or self.card.name
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter that it is; None for a model itself."""
+        return self.card.name if self.card.parent else None
 
 
 class Models:
@@ -112,12 +125,12 @@ class Models:
         logger.info("model %s, context %d tokens", card.name, card.max_model_len)
 
     async def _load(self, card: ModelCard) -> Model:
-        subject = subjects.requests(card.name)
+        subject = subjects.requests(card.parent or card.name)
         if not card.tokenizer:
             return Model(card, subject)
-        known = self._by_name.get(card.name)
-        if known is not None and known.tokenizer is not None and _same_text_rules(known.card, card):
-            return msgspec.structs.replace(known, card=card)
+        for known in self._by_name.values():  # an adapter shares what its model has
+            if known.tokenizer is not None and _same_text_rules(known.card, card):
+                return msgspec.structs.replace(known, card=card, subject=subject)
         store = await self._connection.js.object_store(subjects.TOKENIZERS_BUCKET)
         tokenizer_json = (await store.get(card.tokenizer)).data or b""
         tokenizer = await asyncio.to_thread(Tokenizer, tokenizer_json, card)

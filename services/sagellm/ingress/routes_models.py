@@ -26,7 +26,11 @@ def router(service: Service) -> APIRouter:
 
 def _document(card: ModelCard) -> ModelDocument:
     return ModelDocument(
-        id=card.name, created=card.created, owned_by=card.owned_by, max_model_len=card.max_model_len
+        id=card.name,
+        created=card.created,
+        owned_by=card.owned_by,
+        max_model_len=card.max_model_len,
+        parent=card.parent or None,
     )
 
 

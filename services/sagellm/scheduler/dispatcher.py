@@ -165,9 +165,9 @@ class Dispatcher:
                     self._dispatch(found, now_s)
                 else:
                     self._endings.fail(found.tracked, found.error.body())
-            if self._no_place is not None and not self._matcher.has_place(model):
+            if self._no_place is not None:
                 first = queue.first(now_s)
-                if first is not None:
+                if first is not None and not self._matcher.has_place(first):
                     self._no_place(first)
         if turns := self._turns - turns_before:
             self._metrics.dispatches.inc(turns)

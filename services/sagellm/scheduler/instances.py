@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from sagellm.scheduler.candidates import Candidates
 from sagellm.scheduler.phases import Phase, phases_of
 from sagellm.scheduler.prefixes import PrefixIndex
-from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceStats, subjects
+from sagellm_schemas import EngineState, EngineStats, InstanceInfo, InstanceRole, InstanceStats, subjects
 
 STEPS_AHEAD = 2
 """How many steps' worth of prompts an instance is given at a time: what it computes now, and the step after."""
@@ -191,7 +191,7 @@ class Instances:
     def __init__(self) -> None:
         self._by_id: dict[str, Instance] = {}
         self._by_model: dict[str, list[Instance]] = {}
-        self._candidates: dict[tuple[str, Phase], Candidates] = {}
+        self._candidates: dict[tuple[str, Phase, str | None], Candidates] = {}
         self._prefixes: dict[str, PrefixIndex] = {}
 
     def all(self) -> list[Instance]:
@@ -206,12 +206,19 @@ class Instances:
         """The instances of a model."""
         return self._by_model.get(model, [])
 
-    def with_credit(self, model: str, phase: Phase = Phase.WHOLE) -> Candidates:
-        """The instances of a model that can take this phase of a request now; always the same, live object."""
-        found = self._candidates.get((model, phase))
+    def with_credit(self, model: str, phase: Phase = Phase.WHOLE, adapter: str | None = None) -> Candidates:
+        """The instances of a model that can take this phase of a request with this adapter, or with none, now;
+        always the same, live object."""
+        found = self._candidates.get((model, phase, adapter))
         if found is None:
-            found = self._candidates[model, phase] = Candidates((), self.prefixes(model))
+            found = self._candidates[model, phase, adapter] = Candidates((), self.prefixes(model))
         return found
+
+    def lacks_adapter(self, model: str, adapter: str | None) -> bool:
+        """Whether there are instances of a model, none of them with this adapter."""
+        if adapter is None or not self.serving(model):
+            return False
+        return not any(self.with_credit(model, phase, adapter).members for phase in (Phase.WHOLE, Phase.PREFILL))
 
     def prefixes(self, model: str) -> PrefixIndex:
         """What the instances of a model hold in their prefix caches."""
@@ -223,10 +230,7 @@ class Instances:
     def heard(self, stats: InstanceStats, now_s: float) -> Instance:
         """Take in a heartbeat; an unknown instance becomes known."""
         instance = self._by_id.get(stats.info.instance_id)
-        if instance is not None and (instance.info.model, instance.info.role) != (
-            stats.info.model,
-            stats.info.role,
-        ):
+        if instance is not None and _duties(instance.info) != _duties(stats.info):
             self.forget(instance)
             instance = None
         if instance is None:
@@ -245,8 +249,8 @@ class Instances:
         if self._by_id.pop(instance.id, None) is None:
             return
         model = instance.info.model
-        for phase in phases_of(instance.info.role):
-            self._candidates[model, phase].leave(instance)
+        for candidates in self._of(instance):
+            candidates.leave(instance)
         self.prefixes(model).clear(instance.id)
         self._by_model[model].remove(instance)
         if not self._by_model[model]:
@@ -256,5 +260,16 @@ class Instances:
         model = instance.info.model
         self._by_id[instance.id] = instance
         self._by_model.setdefault(model, []).append(instance)
-        for phase in phases_of(instance.info.role):
-            self.with_credit(model, phase).join(instance)
+        for candidates in self._of(instance):
+            candidates.join(instance)
+
+    def _of(self, instance: Instance) -> list[Candidates]:
+        """Where it is a candidate."""
+        info = instance.info
+        adapters = (None, *dict.fromkeys(info.adapters))
+        return [self.with_credit(info.model, phase, name) for phase in phases_of(info.role) for name in adapters]
+
+
+def _duties(info: InstanceInfo) -> tuple[str, InstanceRole, list[str]]:
+    """What it can be sent."""
+    return info.model, info.role, info.adapters

@@ -164,7 +164,7 @@ class Intake:
             read = self._reader.read(message, delivery)
             if isinstance(read, Rejection):
                 self._rejections.put(read)
-            elif read.request.model not in self._models:
+            elif read.request not in self._models:
                 self._rejections.unknown_model(read)
             else:
                 self.accept(read)
@@ -177,7 +177,7 @@ class Intake:
         """
         table, request = self._table, tracked.request
         if (
-            request.model in self._models
+            request in self._models
             and table.get(request.id) is None
             and table.at(tracked.sequence) is None
             and not table.was_settled(tracked.sequence)

@@ -34,7 +34,7 @@ from sagellm.scheduler.succession import Succession
 from sagellm.scheduler.takeover import Takeover, release_unclaimed
 from sagellm.scheduler.timings import Timings
 from sagellm.settings import Settings
-from sagellm_schemas import Control, RequestStatus, SageError, Snapshot, encode, sniff, subjects
+from sagellm_schemas import Control, RequestStatus, SageError, Snapshot, Unavailable, encode, sniff, subjects
 
 logger = logging.getLogger(__name__)
 
@@ -251,7 +251,12 @@ class Leader:
         What comes with the replay may have been admitted by a leader before and is never refused; and only who
         certainly leads refuses, since another leader may have begun to answer.
         """
-        if self._admission.unbounded or self._adoption.replaying or not self._lease.valid:
+        if self._adoption.replaying or not self._lease.valid:
+            return None
+        model, adapter = tracked.request.model, tracked.request.adapter
+        if self._instances.lacks_adapter(model, adapter):
+            return Unavailable(f"no instance of {model!r} has the adapter {adapter!r} at present", param="adapter")
+        if self._admission.unbounded:
             return None
         return self._admission.judge(tracked, time.monotonic())
 

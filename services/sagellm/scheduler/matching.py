@@ -15,6 +15,9 @@ from sagellm.scheduler.requests import TrackedRequest
 from sagellm.scheduler.routing import Router, preferred
 from sagellm_schemas import BudgetExceeded, InferenceRequest, Tariff
 
+MOST_PASSED_OVER = 16
+"""So many requests are passed over in one pass because no instance with their adapter has a free credit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -52,19 +55,30 @@ class Matcher:
         self.decided_s = 0.0
         """How long deciding took, over all matches."""
 
-    def has_place(self, model: str) -> bool:
-        """Whether an instance of `model` has a free credit."""
-        return self._pd.available(model)
+    def has_place(self, tracked: TrackedRequest) -> bool:
+        """Whether an instance that `tracked` can run at has a free credit."""
+        return self._pd.available(tracked.request.model, tracked.request.adapter)
 
     def matches(self, model: str, queue: RequestQueue, now_s: float) -> Iterator[Match | Refusal]:
-        """One pass over the queue of a model. A match must be assigned before the next one is asked for."""
-        too_dear: list[TrackedRequest] = []
+        """One pass over the queue of a model. A match must be assigned before the next one is asked for.
+
+        Where not every instance has every adapter, a request waits for its own and holds up nobody behind it.
+        """
+        put_back: list[TrackedRequest] = []
+        passed_over = 0
         self._estimates.load = self._pd.load(model)
         while self._pd.available(model):
             began_s = time.perf_counter()
             tracked = queue.first(now_s)
             if tracked is None:
                 break
+            if tracked.request.adapter is not None and not self.has_place(tracked):
+                if passed_over == MOST_PASSED_OVER:
+                    break
+                passed_over += 1
+                queue.take(tracked, now_s)
+                put_back.append(tracked)
+                continue
             phase, candidates = self._pd.place(tracked, now_s)
             allowed = candidates and self.policy.among(tracked, candidates, now_s)
             if not allowed:
@@ -78,10 +92,10 @@ class Matcher:
                 request = within_budget(tracked.request, tracked.prompt_tokens, tariff)
             except BudgetExceeded as error:
                 if instance.info.price_per_hour > self._estimates.lowest_price(tracked):
-                    too_dear.append(tracked)  # what could only have run here waits for a cheaper place
+                    put_back.append(tracked)  # what could only have run here waits for a cheaper place
                 else:
                     yield Refusal(tracked, error)
                 continue
             yield Match(tracked, instance, phase, group, request, tariff, self.policy.paced)
-        for tracked in too_dear:
+        for tracked in put_back:
             queue.push(tracked, now_s)

@@ -120,7 +120,7 @@ class Preemption:
             return
         if first.made_room or self._looked_lately(first, now_s):
             return
-        running = self._running(model, now_s)
+        running = self._running(first, now_s)
         victim = None if running is None else victim_of(running, self._estimates)
         if victim is not None:
             first.made_room = True
@@ -142,17 +142,17 @@ class Preemption:
         self._looked[first.request.model] = (first.sequence, now_s)
         return False
 
-    def _running(self, model: str, now_s: float) -> list[tuple[TrackedRequest, float]] | None:
-        """What runs at the model's instances, and since when; None if one of them has a place, and only has to
-        read the prompts it was given before it takes another."""
+    def _running(self, first: TrackedRequest, now_s: float) -> list[tuple[TrackedRequest, float]] | None:
+        """What runs where `first` can, and since when; None if one of these instances has a place, and only has
+        to read the prompts it was given before it takes another."""
         running: list[tuple[TrackedRequest, float]] = []
-        serving = self._instances.serving(model)
+        adapter, serving = first.request.adapter, self._instances.serving(first.request.model)
         start = self._start % max(1, len(serving))
         for instance in chain(serving[start:], serving[:start]):
             if len(running) >= MOST_LOOKED_AT:
                 break
             self._start += 1
-            if not instance.ready:
+            if not instance.ready or (adapter is not None and adapter not in instance.info.adapters):
                 continue
             if len(instance.assigned) < instance.capacity:
                 return None

@@ -19,12 +19,12 @@ class PromptHashes:
         self._known: OrderedDict[bytes, tuple[bytes, list[int]]] = OrderedDict()
         self._block_size = 0
 
-    def of(self, tokens: bytes, block_size: int, max_blocks: int) -> list[int]:
+    def of(self, tokens: bytes, block_size: int, max_blocks: int, root: bytes = ROOT) -> list[int]:
         """The short hashes of the leading full blocks, at most `max_blocks`, of `PackedTokens.int32`."""
         if block_size != self._block_size:
             self._known.clear()
             self._block_size = block_size
-        parent, found = ROOT, []
+        parent, found = root, []
         stride = block_size * INT_BYTES
         span = CHUNK_BLOCKS * stride
         end = min(len(tokens) // stride, max_blocks) * stride

@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 TERM = b"+TERM"
 BATCH = 256
-LISTED_MODELS = 20
 
 
 class Rejections:
@@ -55,7 +54,7 @@ class Rejections:
         self._waiting.put_nowait(rejection)
 
     def unknown_model(self, tracked: TrackedRequest) -> None:
-        """A model without a card: look once more (its card may be new), then answer."""
+        """A model or adapter without a card: look once more (its card may be new), then answer."""
         self.put(
             Rejection(
                 sequence=tracked.sequence,
@@ -78,7 +77,10 @@ class Rejections:
             await self._handle(batch)
 
     async def _handle(self, batch: list[Rejection]) -> None:
-        for key in {r.model for r in batch if r.tracked is not None}:
+        asked = [rejection.tracked.request for rejection in batch if rejection.tracked is not None]
+        for key in {
+            subjects.token(name) for request in asked for name in (request.model, request.adapter) if name
+        }:
             try:
                 await self._models.look_up(key)
             except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
@@ -86,7 +88,7 @@ class Rejections:
         rejected = []
         for rejection in batch:
             tracked = rejection.tracked
-            if tracked is not None and tracked.request.model in self._models:
+            if tracked is not None and tracked.request in self._models:
                 self._sequences.discard(rejection.sequence)
                 self._accept(tracked)
             else:
@@ -116,9 +118,4 @@ class Rejections:
     def _error(self, rejection: Rejection) -> SageError:
         if rejection.tracked is None:
             return rejection.error
-        names = self._models.names
-        known = ", ".join(names[:LISTED_MODELS]) + (", …" if len(names) > LISTED_MODELS else "")
-        return ModelNotFound(
-            f"there is no model {rejection.tracked.request.model[:100]!r}; known: {known or 'none yet'}",
-            param="model",
-        )
+        return self._models.not_found(rejection.tracked.request)

@@ -183,6 +183,7 @@ def _generate_request(job: Job, item: WorkItem, prompt: list[int]) -> GenerateRe
         resume_token_ids=item.resume_token_ids,
         priority=RequestPriority.parse(request.priority).value,
         tbt_slo_ms=request.tbt_slo_ms if item.paced else None,
+        adapter=request.adapter,
     )
 
 

@@ -80,5 +80,9 @@ class EngineCollector(Collector):
             "output_tokens": ("Tokens generated", stats.output_tokens_total),
             "preemptions": ("Requests put back for want of KV blocks", stats.preemptions_total),
         }
+        if stats.speculation is not None:
+            drafted, accepted = stats.speculation.drafted_tokens_total, stats.speculation.accepted_tokens_total
+            totals["drafted_tokens"] = ("Tokens guessed ahead", drafted)
+            totals["accepted_tokens"] = ("Tokens guessed ahead that were right", accepted)
         for name, (help_text, value) in totals.items():
             yield CounterMetricFamily(f"sagellm_engine_{name}", help_text, value=value)

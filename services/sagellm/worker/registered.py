@@ -151,7 +151,8 @@ class RegisteredServers:
             "price_per_hour": server.price_per_hour,
         }
         changes = {name: value for name, value in given.items() if value is not None}
-        fixed = {
+        fixed: dict[str, object] = {
+            "adapters": {},
             "engine": "vllm",
             "vllm_url": server.url,
             "served_name": None,

@@ -243,6 +243,7 @@ def _instance_info(instance: str, settings: Settings, served: ServedModel, serve
         price_per_hour=settings.price_per_hour,
         started_at=time.time(),
         server=server,
+        adapters=served.adapters,
     )
 
 

@@ -100,7 +100,14 @@ async def test_models_appear_change_and_go_without_a_restart(
     listed = (await http.get("/v1/models")).json()
     assert listed["object"] == "list"
     assert listed["data"] == [
-        {"id": MODEL, "object": "model", "created": 1_700_000_000, "owned_by": "sagellm", "max_model_len": 512}
+        {
+            "id": MODEL,
+            "object": "model",
+            "created": 1_700_000_000,
+            "owned_by": "sagellm",
+            "max_model_len": 512,
+            "parent": None,
+        }
     ]
     tokenizer = byte_tokenizer()
     name = "org/other-model.v2"

@@ -95,15 +95,18 @@ class FakeWorker:
             connect(self.settings, self.info.instance_id)
         )
         nc, js = self.connection.nc, self.connection.js
-        name = self.info.instance_id
+        instance = self.info.instance_id
         self._items, self._orders = Codec(WorkItem), Codec(Control)
-        await nc.subscribe(subjects.control(name), cb=self._on_control)
+        await nc.subscribe(subjects.control(instance), cb=self._on_control)
         models = await js.key_value(subjects.MODELS_BUCKET)
         await models.put(
             subjects.token(self.info.model), encode(ModelCard(name=self.info.model, max_model_len=4096))
         )
+        for name in self.info.adapters:
+            adapter = ModelCard(name=name, max_model_len=4096, parent=self.info.model)
+            await models.put(subjects.token(name), encode(adapter))
         instances = await js.key_value(subjects.INSTANCES_BUCKET)
-        await instances.put(subjects.token(name), encode(self.info))
+        await instances.put(subjects.token(instance), encode(self.info))
         await self.subscribe()
         self._beating = asyncio.create_task(self._beat())
         return self

@@ -43,6 +43,7 @@ class FakeVllm:
         self.break_off_after: int | None = None
         self.killed = False
         self.port = 0
+        self.adapters: list[str] = []
 
     @property
     def url(self) -> str:
@@ -89,9 +90,9 @@ class FakeVllm:
         return Response(status_code=200 if self.healthy else 503)
 
     async def _models(self, request: Request) -> Response:
-        return JSONResponse(
-            {"object": "list", "data": [{"id": NAME, "root": "x", "max_model_len": MAX_MODEL_LEN}]}
-        )
+        base = {"id": NAME, "root": "x", "parent": None, "max_model_len": MAX_MODEL_LEN}
+        adapters = [base | {"id": name, "parent": NAME} for name in self.adapters]
+        return JSONResponse({"object": "list", "data": [base, *adapters]})
 
     async def _tokenize(self, request: Request) -> Response:
         ids = self.encode(await request.json())

@@ -332,3 +332,14 @@ async def test_a_real_vllm_answers_and_resumes() -> None:
         assert isinstance(refused.error, InvalidRequest)
     finally:
         await running.engine.close()
+
+
+async def test_an_adapter_of_the_server_is_asked_for_as_a_model(server: FakeVllm) -> None:
+    server.adapters = ["poet", "clerk"]
+    async with engine_of(server, "not/at-hand") as running:
+        assert running.served.adapters == ["poet", "clerk"]
+        await running.answer(messages=HELLO, adapter="poet")
+        await running.answer("b", messages=HELLO)
+        with pytest.raises(InvalidRequest, match="has no adapter 'priest'"):
+            await running.answer("c", messages=HELLO, adapter="priest")
+    assert [body["model"] for _, body in server.bodies] == ["poet", NAME]

@@ -62,6 +62,23 @@ class Lives(RuleBasedStateMachine):
             self._compute(sequence)
 
     @precondition(lambda self: self.living)
+    @rule(data=st.data(), most=st.integers(1, 12))
+    def grow_for_drafts_and_shrink_again(self, data: st.DataObject, most: int) -> None:
+        sequence = data.draw(st.sampled_from(self.living))
+        before, free = list(sequence.blocks), self.blocks.num_free
+        count = min(most, self.blocks.room(sequence))
+        assert self.blocks.can_grow(sequence, count)
+        assert not self.blocks.can_grow(sequence, self.blocks.room(sequence) + 1)
+        self.blocks.grow(sequence, count)
+        assert len(sequence.blocks) * BLOCK >= sequence.num_computed + count
+        for block in sequence.blocks[len(before) :]:
+            self.written.pop(block, None)
+        self.blocks.check_integrity(self.living)
+        self.blocks.shrink(sequence, 0)
+        assert sequence.blocks == before
+        assert self.blocks.num_free == free
+
+    @precondition(lambda self: self.living)
     @rule(data=st.data(), forget=st.booleans())
     def leave(self, data: st.DataObject, forget: bool) -> None:
         sequence = data.draw(st.sampled_from(self.living))

@@ -1,19 +1,24 @@
 """The scheduler keeps its budget, its order, and every sequence it was given."""
 
+from collections.abc import Collection
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sagellm_engine.block_manager import BlockManager
 from sagellm_engine.scheduler import Plan, Scheduler
 from sagellm_engine.sequence import Sequence, Status
+from sagellm_engine.speculation import Drafter
 from sagellm_schemas import SamplingParams
+
+from .guessing import Guesses
 
 BLOCK = 4
 
 
-def scheduler_of(num_blocks: int = 64, **options: int) -> Scheduler:
+def scheduler_of(num_blocks: int = 64, drafter: Drafter | None = None, **options: int) -> Scheduler:
     limits = {"max_num_seqs": 8, "max_batched_tokens": 16} | options
-    return Scheduler(BlockManager(num_blocks, BLOCK), **limits)
+    return Scheduler(BlockManager(num_blocks, BLOCK), drafter=drafter, **limits)
 
 
 def sequence_of(arrival: int, num_tokens: int, priority: int = 2) -> Sequence:
@@ -25,10 +30,10 @@ def sequence_of(arrival: int, num_tokens: int, priority: int = 2) -> Sequence:
 def step(scheduler: Scheduler) -> Plan:
     """One engine step with a model that always answers 7."""
     plan = scheduler.schedule()
-    scheduler.complete(plan)
-    for sequence in plan:
-        if not sequence.num_uncomputed:
+    for sequence, num_tokens in plan.items():
+        if num_tokens == sequence.num_uncomputed + len(sequence.drafts):
             sequence.token_ids.append(7)
+    scheduler.complete(plan)
     scheduler.blocks.check_integrity(scheduler.sequences)
     return plan
 
@@ -71,10 +76,10 @@ def test_beside_a_paced_decode_a_prompts_chunks_are_as_large_as_their_time_allow
         plan = scheduler.schedule(now_s)
         lasts_s = 0.01 + 0.001 * sum(plan.values())
         now_s += lasts_s
-        scheduler.complete(plan)
-        scheduler.took(lasts_s)
         paced.token_s = now_s
         paced.token_ids.append(7)
+        scheduler.complete(plan)
+        scheduler.took(lasts_s)
         if number > 3:
             assert lasts_s <= 0.1
             chunks.append(plan.get(long, 0))
@@ -173,6 +178,51 @@ def test_removing_frees_everything_wherever_the_sequence_is() -> None:
     assert scheduler.sequences == []
     assert scheduler.blocks.num_free == 64
     assert scheduler.schedule() == {}
+
+
+class Eager(Guesses):
+    """Asks for nine drafts of everyone in every step."""
+
+    def wanted(self, decodes: Collection[Sequence]) -> dict[Sequence, int]:
+        return dict.fromkeys(decodes, 9)
+
+    def propose(self, room: dict[Sequence, int]) -> dict[Sequence, list[int]]:
+        return {sequence: [8] * count for sequence, count in room.items()}
+
+
+def test_drafts_leave_half_of_the_budget_to_prompts() -> None:
+    scheduler = scheduler_of(drafter=Eager())
+    first, second, prompt = sequence_of(0, 3), sequence_of(1, 3), sequence_of(2, 40)
+    scheduler.add(first)
+    scheduler.add(second)
+    step(scheduler)
+    scheduler.add(prompt)
+    assert step(scheduler) == {first: 8, second: 1, prompt: 7}
+    assert first.num_output == 2
+    assert len(first.blocks) == 2, "blocks of drafts that were wrong are given back"
+
+
+def test_nobody_is_put_off_for_drafts() -> None:
+    scheduler = scheduler_of(num_blocks=5, drafter=Eager())
+    first, second = sequence_of(0, 7), sequence_of(1, 7)
+    scheduler.add(first)
+    scheduler.add(second)
+    step(scheduler)
+    assert step(scheduler) == {first: 1 + 4, second: 1}
+    assert scheduler.preemptions_total == 0
+
+
+def test_while_a_request_waits_for_blocks_none_go_to_drafts() -> None:
+    scheduler = scheduler_of(num_blocks=6, drafter=Eager())
+    running, waiting = sequence_of(0, 6), sequence_of(1, 18)
+    scheduler.add(running)
+    step(scheduler)
+    assert step(scheduler)[running] > 1
+    scheduler.add(waiting)
+    step(scheduler)
+    assert step(scheduler) == {running: 1}
+    scheduler.remove(waiting)
+    assert step(scheduler)[running] > 1
 
 
 @settings(max_examples=60, deadline=None)

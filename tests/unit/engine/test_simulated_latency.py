@@ -32,10 +32,10 @@ REQUESTS, PAUSE_S = 40, 0.08
 def slow(engine: Engine) -> Engine:
     """`engine` with steps that compute nothing, and take a time for themselves and one for each token."""
 
-    def run(plan: dict[Sequence, int]) -> dict[Sequence, Sampled]:
+    def run(plan: dict[Sequence, int]) -> dict[Sequence, list[Sampled]]:
         time.sleep(BASE_S + TOKEN_S * sum(plan.values()))
         done = [sequence for sequence, tokens in plan.items() if tokens == sequence.num_uncomputed]
-        return {sequence: Sampled(TOKEN) for sequence in done}
+        return {sequence: [Sampled(TOKEN)] for sequence in done}
 
     engine.runner.run = run  # type: ignore[method-assign, assignment]
     return engine

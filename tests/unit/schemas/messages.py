@@ -57,6 +57,7 @@ from sagellm_schemas import (
     SamplingParams,
     SloCompliance,
     Snapshot,
+    SpeculationStats,
     SwitchOrder,
     TokenLogprob,
     Tokens,
@@ -193,6 +194,7 @@ MESSAGES: dict[str, msgspec.Struct] = {
     "request": _REQUEST,
     "request_minimal": InferenceRequest(model="m", prompt="hi"),
     "request_token_ids": InferenceRequest(model="m", prompt_token_ids=[1, 2, 70_000], priority=4),
+    "request_adapter": InferenceRequest(model="m", prompt="hi", adapter="poet"),
     "work_item": WorkItem(
         request=_REQUEST, attempt=3, term=2, resume_token_ids=[9, 8], reply_format="application/json"
     ),
@@ -283,12 +285,19 @@ MESSAGES: dict[str, msgspec.Struct] = {
     "instance_info": _INFO,
     "instance_info_minimal": InstanceInfo(instance_id="worker-1", model="m"),
     "instance_info_server": InstanceInfo(instance_id="gpu-1-0a1b2c3d", model="m", engine="vllm", server="gpu-1"),
+    "instance_info_adapters": InstanceInfo(instance_id="worker-1", model="m", adapters=["poet", "clerk"]),
     "instance_stats": _HEARTBEAT,
     "instance_stats_paced": InstanceStats(
         info=_INFO,
         state=EngineState.READY,
         running={},
         stats=EngineStats(chunk_tokens=2048, computed_tokens_total=9000),
+    ),
+    "instance_stats_speculating": InstanceStats(
+        info=_INFO,
+        state=EngineState.READY,
+        running={},
+        stats=EngineStats(speculation=SpeculationStats(drafted_tokens_total=700, accepted_tokens_total=420)),
     ),
     "instance_report": InstanceReport(heartbeat=_HEARTBEAT, ended=[_ENDED]),
     "model_card": ModelCard(
@@ -303,6 +312,7 @@ MESSAGES: dict[str, msgspec.Struct] = {
         created=1_700_000_000,
         owned_by="vllm",
     ),
+    "model_card_adapter": ModelCard(name="poet", max_model_len=16, parent="m"),
     "model_card_minimal": ModelCard(name="m", max_model_len=16),
     "lease": Lease(holder="scheduler-1", term=5),
     "queue_query": QueueQuery(model="m", user_id="u", priority="high", limit=10, offset=20),
@@ -332,6 +342,7 @@ MESSAGES: dict[str, msgspec.Struct] = {
     "requests_page": RequestsPage(taken_at=1_700_000_000.5, requests=[_REQUEST_VIEW], total=1),
     "request_query": RequestQuery(id="a"),
     "request_view": _REQUEST_VIEW,
+    "request_view_adapter": msgspec.structs.replace(_REQUEST_VIEW, adapter="poet"),
     "change_order": ChangeOrder(id="a", priority="high", ttft_slo_ms=250.0, slo_deadline_ms=None),
     "change_order_minimal": ChangeOrder(id="a"),
     "request_changed": RequestChanged(request=_REQUEST_VIEW, effect="it has a new place in the queue"),
@@ -342,6 +353,11 @@ MESSAGES: dict[str, msgspec.Struct] = {
     "instances_query": InstancesQuery(model="m", id="worker-1"),
     "instances_query_minimal": InstancesQuery(),
     "instances_page": InstancesPage(taken_at=1_700_000_000.5, instances=[_INSTANCE_VIEW], servers=[_REGISTRATION]),
+    "instances_page_adapters": InstancesPage(
+        taken_at=1_700_000_000.5,
+        instances=[msgspec.structs.replace(_INSTANCE_VIEW, adapters=["poet"])],
+        servers=[],
+    ),
     "instance_order": InstanceOrder(id="worker-1", action="close", reason="its fan is broken"),
     "instance_changed": InstanceChanged(effect="it is sent no more requests", instance=_INSTANCE_VIEW),
     "registration": _REGISTRATION,

@@ -172,14 +172,14 @@ def real(works: Iterable[Work], num_blocks: int, budget: int, sharing: bool) -> 
         plan = scheduler.schedule(now_s)
         pairs = sum(n * (s.num_computed + (n + 1) / 2) for s, n in plan.items() if s not in decoding)
         began_s, now_s = now_s, now_s + clock.step_s(sum(plan.values()), 0, 0, pairs)
-        scheduler.complete(plan)
-        scheduler.took(now_s - began_s)
-        for sequence in plan:
-            if sequence.num_uncomputed:
-                continue
+        moved = [s for s, num_tokens in plan.items() if num_tokens == s.num_uncomputed]
+        for sequence in moved:
             tokens[sequence.id].append(now_s)
             sequence.token_s = now_s
             sequence.token_ids.append(-1 - int(sequence.id))
+        scheduler.complete(plan)
+        scheduler.took(now_s - began_s)
+        for sequence in moved:
             if sequence.num_output == wanted[sequence]:
                 scheduler.remove(sequence)
     return list(tokens.values())

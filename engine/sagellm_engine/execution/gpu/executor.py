@@ -16,6 +16,7 @@ from sagellm_engine.execution.executor import Scores
 from sagellm_engine.execution.row_sampling import RowSampling
 from sagellm_engine.execution.span import Span
 from sagellm_engine.kernels.sampling import sample
+from sagellm_engine.lora import Adapter
 from sagellm_engine.models.decoder import Decoder
 from sagellm_schemas import ModelLoadError
 
@@ -123,7 +124,7 @@ class GpuExecutor:
             scores = self._forward(batch)
         return self._draw(scores)
 
-    def adapt(self, adapters: Sequence[object]) -> None:
+    def adapt(self, adapters: Sequence[Adapter]) -> None:
         """See `Executor`.
 
         Raises:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
+from sagellm_engine.config import ModelConfig
 from sagellm_engine.engine_config import EngineConfig
 from sagellm_engine.execution.make import Made
 from sagellm_engine.loader import Checkpoint
@@ -23,9 +24,13 @@ _KV_SHARE = 0.95
 
 
 def make_gpu_executor(
-    config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype, tensors: Iterable[tuple[str, Weight]]
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    tensors: Iterable[tuple[str, Weight]],
+    draft: ModelConfig | None,
 ) -> Made:
-    """Load `tensors`, which are the weights of `checkpoint`.
+    """Load `tensors`, which are the weights of `checkpoint`; room is left for a KV cache of `draft` as well.
 
     Raises:
         ModelLoadError: the weights cannot be read, or the model does something not known here.
@@ -36,7 +41,11 @@ def make_gpu_executor(
     packer = GpuPacker(dtype, torch.device("cuda"))
     weights = Weights(model, tensors, packer)
     stored = cache_dtype(config.kv_cache_dtype, dtype)
-    token_bytes = model.num_layers * 2 * model.num_kv_heads * model.head_dim * stored.itemsize
+    token_bytes = sum(
+        2 * stored.itemsize * each.num_layers * each.num_kv_heads * each.head_dim
+        for each in (model, draft)
+        if each is not None
+    )
     free_bytes = free_gpu_bytes()
     if config.num_blocks is None and config.kv_cache_bytes is None:
         # Nobody else wants a GPU's memory, unlike a laptop's; but no more than all sequences can fill.

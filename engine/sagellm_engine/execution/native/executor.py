@@ -2,14 +2,18 @@
 
 import ctypes
 from array import array
+from collections.abc import Sequence
 
 import torch
 
+from sagellm_engine.execution.adaptable import check_adaptable
 from sagellm_engine.execution.executor import Scores
 from sagellm_engine.execution.span import Span
+from sagellm_engine.lora import Adapter
 from sagellm_engine.models.decoder import Decoder, Experts, Layer, Mlp
 
 from . import structs
+from .adapters import NativeAdapters
 from .arena import Arena
 from .packer import DENSE, NativeProduct
 
@@ -80,7 +84,9 @@ class NativeExecutor:
         """See `Executor`."""
         blocks = array("i")
         places = array("i")
+        adapters = array("i")
         for span in spans:
+            adapters.extend([-1 if span.adapter is None else span.adapter] * span.num_tokens)
             places.extend((span.row, span.num_tokens, span.start, len(blocks)))
             blocks.extend(span.blocks)
         ids, at, rows = array("i", token_ids), array("i", positions), array("i", logits_rows)
@@ -92,12 +98,20 @@ class NativeExecutor:
             len(ids),
             len(spans),
             count,
-            *(numbers.buffer_info()[0] for numbers in (ids, at, blocks, places, rows)),
+            *(numbers.buffer_info()[0] for numbers in (ids, at, blocks)),
+            adapters.buffer_info()[0] if any(span.adapter is not None for span in spans) else None,
+            *(numbers.buffer_info()[0] for numbers in (places, rows)),
             self._logits.data_ptr(),
             self._best.buffer_info()[0],
         )
         self._library.sage_forward(self._native, ctypes.byref(step))
         return Scores(self._logits[:count], self._best[:count].tolist())
+
+    def adapt(self, adapters: Sequence[Adapter]) -> None:
+        """See `Executor`."""
+        check_adaptable(self._decoder.layers, adapters)
+        self._adapters = NativeAdapters(adapters)
+        self._library.sage_adapt(self._native, self._adapters.address, self._adapters.most_rank)
 
     def clear(self, blocks: list[int]) -> None:
         """See `Executor`."""

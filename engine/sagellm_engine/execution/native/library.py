@@ -85,6 +85,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "sage_end_team": (None, [pointer]),
         "sage_decoder": (pointer, [pointer, pointer]),
         "sage_end_decoder": (None, [pointer]),
+        "sage_adapt": (None, [pointer, pointer, integer]),
         "sage_forward": (None, [pointer, pointer]),
         "sage_packed_bytes": (ctypes.c_int64, [integer] * 3),
         "sage_pack_dense": (None, [integer, pointer, integer, integer, pointer]),

@@ -1,4 +1,4 @@
-"""The structs of kernels/decoder.h and kernels/weights.h, field by field."""
+"""The structs of kernels/decoder.h, kernels/weights.h and kernels/lora.h, field by field."""
 
 import ctypes
 from ctypes import POINTER, c_float, c_int32, c_uint8, c_void_p
@@ -85,8 +85,27 @@ class Step(ctypes.Structure):
         ("token_ids", c_void_p),
         ("positions", c_void_p),
         ("blocks", c_void_p),
+        ("adapters", c_void_p),
         ("spans", c_void_p),
         ("logits_rows", c_void_p),
         ("logits", c_void_p),
         ("best", c_void_p),
     )
+
+
+class LowRank(ctypes.Structure):
+    _fields_ = (
+        ("first_out", c_int32),
+        ("outs", c_int32),
+        ("rank", c_int32),
+        ("a", c_void_p),
+        ("b", c_void_p),
+    )
+
+
+class Delta(ctypes.Structure):
+    _fields_ = (("num_parts", c_int32), ("parts", POINTER(LowRank)))
+
+
+class Adapter(ctypes.Structure):
+    _fields_ = (("qkv", Delta), ("attention_out", Delta), ("gate_up", Delta), ("down", Delta))

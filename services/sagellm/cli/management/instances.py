@@ -7,7 +7,7 @@ import typer
 from sagellm.cli import options
 
 if TYPE_CHECKING:
-    from sagellm_schemas import InstancesPage
+    from sagellm_schemas import InstancesPage, InstanceView
 
 Id = Annotated[str, typer.Argument(help="Id of the instance, from `sagellm instances`.", metavar="ID")]
 Reason = Annotated[str, typer.Option(help="Why; others see it.")]
@@ -96,9 +96,14 @@ def instances_table(page: "InstancesPage") -> Any:
             share(found.kv_used) if found.kv_used else "-",
             f"{found.price_per_hour:g}" if found.price_per_hour else "-",
             duration(found.heard_s),
-            found.closed or (f"registered as {found.server}" if found.server else ""),
+            found.closed or ", ".join(_notes(found)),
         )
     return made
+
+
+def _notes(instance: "InstanceView") -> list[str]:
+    notes = [f"registered as {instance.server}"] if instance.server else []
+    return notes + ([f"adapters: {', '.join(instance.adapters)}"] if instance.adapters else [])
 
 
 def close(

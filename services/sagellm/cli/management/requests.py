@@ -168,7 +168,7 @@ def _list(page: Any, out: "Console") -> None:
             made,
             request.id,
             request.status,
-            request.model,
+            f"{request.model}, {request.adapter}" if request.adapter else request.model,
             RequestPriority(request.priority).name + ("*" if request.changed else ""),
             request.user_id or "-",
             milliseconds(request.ttft_slo_ms),

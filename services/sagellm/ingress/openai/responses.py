@@ -111,13 +111,17 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """One model of `GET /v1/models`. `max_model_len` counts prompt and output tokens."""
+    """One model of `GET /v1/models`, or an adapter, which has a `parent`.
+
+    `max_model_len` counts prompt and output tokens.
+    """
 
     id: str
     object: str = "model"
     created: int
     owned_by: str
     max_model_len: int
+    parent: str | None = None
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):

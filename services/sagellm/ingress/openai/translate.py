@@ -152,7 +152,8 @@ def _requests(
     for prompt in prompts:
         _check_length(prompt, sampling, model, param)
         request = InferenceRequest(
-            model=model.card.name,
+            model=model.base,
+            adapter=model.adapter,
             id=request_id,
             messages=prompt.messages,
             prompt=prompt.text,

@@ -68,10 +68,22 @@ class Outlook:
             if position == SAMPLE:
                 break
 
+    def obstacle_of(self, request: TrackedRequest) -> str:
+        """What holds up this request: `obstacle`, or where it can run with its adapter."""
+        adapter = request.request.adapter
+        if adapter is None or self.obstacle:
+            return self.obstacle
+        having = [i for i in self._instances.serving(self._model) if adapter in i.info.adapters]
+        if not having:
+            return f"no instance of {self._model!r} has the adapter {adapter!r}"
+        found = obstacle(self._model, having, room=self._pd.available(self._model, adapter), next_free_s=None)
+        return found and f"of those with the adapter {adapter!r} {found}"
+
     def held_back(self, request: TrackedRequest) -> bool:
         """Whether there is room now, but not where the policy lets `request` run."""
-        found = self._instances.with_credit(self._model, Phase.WHOLE)
-        candidates = found or self._instances.with_credit(self._model, Phase.PREFILL)
+        adapter = request.request.adapter
+        found = self._instances.with_credit(self._model, Phase.WHOLE, adapter)
+        candidates = found or self._instances.with_credit(self._model, Phase.PREFILL, adapter)
         return bool(candidates) and not self._dispatcher.policy.among(request, candidates, time.time())
 
     def summary(self) -> ModelQueue:

@@ -144,7 +144,7 @@ class Queries:
             return TAKING_OVER
         held_back = position == 1 and outlook.held_back(request)
         return why_waiting(
-            request, position, outlook.obstacle, self._in_use.policy, time.time(), held_back=held_back
+            request, position, outlook.obstacle_of(request), self._in_use.policy, time.time(), held_back=held_back
         )
 
     async def request(self, query: RequestQuery) -> RequestView:

@@ -2,6 +2,8 @@
 
 import time
 
+from msgspec import UNSET
+
 from sagellm.scheduler.forecast import Estimate
 from sagellm.scheduler.instances import Instance
 from sagellm.scheduler.requests import TrackedRequest
@@ -46,6 +48,7 @@ def view_request(
         last_error=request.errors[-1].message if request.errors else "",
         dispatched_at=dispatched_s,
         output_tokens=output_tokens,
+        adapter=asked.adapter or UNSET,
     )
 
 
@@ -73,4 +76,5 @@ def view_instance(instance: Instance) -> InstanceView:
         price_per_hour=info.price_per_hour,
         started_at=info.started_at,
         server=info.server,
+        adapters=info.adapters or UNSET,
     )

@@ -59,31 +59,30 @@ class PdRouter:
         """How many credits there are, free or not: for whole requests, or else of the prefilling instances."""
         return self._entry(model).capacity
 
-    def available(self, model: str) -> bool:
-        """Whether a new request of `model` can be placed now."""
-        return bool(
-            self._instances.with_credit(model, Phase.WHOLE) or self._instances.with_credit(model, Phase.PREFILL)
-        )
+    def available(self, model: str, adapter: str | None = None) -> bool:
+        """Whether a new request of `model` with this adapter, or with none, can be placed now."""
+        with_credit = self._instances.with_credit
+        return bool(with_credit(model, Phase.WHOLE, adapter) or with_credit(model, Phase.PREFILL, adapter))
 
     def place(self, request: TrackedRequest, now_s: float) -> tuple[Phase, Candidates]:
         """What `request` is dispatched for, PREFILL or WHOLE, and to one of whom; to nobody while it had better
-        wait. `available` must hold."""
-        model = request.request.model
-        whole = self._instances.with_credit(model, Phase.WHOLE)
-        prefilling = self._instances.with_credit(model, Phase.PREFILL)
+        wait. `available` must hold, of its adapter too."""
+        model, adapter = request.request.model, request.request.adapter
+        whole = self._instances.with_credit(model, Phase.WHOLE, adapter)
+        prefilling = self._instances.with_credit(model, Phase.PREFILL, adapter)
         waits = not prefilling and self._transfers and bool(prefilling.ready)
         if not (prefilling or waits) or preferred(request, whole):
             return Phase.WHOLE, whole
         if preferred(request, prefilling):
             return Phase.WHOLE, prefilling
-        goes_on = not self._transfers or bool(self.decoding(model))
+        goes_on = not self._transfers or bool(self.decoding(model, adapter))
         if goes_on and self._policy.splits(request, self._prospect(request, prefilling, whole, now_s)):
             return (Phase.PREFILL if self._transfers else Phase.WHOLE), prefilling
         return Phase.WHOLE, whole or prefilling
 
-    def decoding(self, model: str) -> Candidates:
+    def decoding(self, model: str, adapter: str | None = None) -> Candidates:
         """Who can take a decode after its prefill now."""
-        return self._instances.with_credit(model, Phase.DECODE)
+        return self._instances.with_credit(model, Phase.DECODE, adapter)
 
     def _entry(self, model: str) -> Candidates:
         whole = self._instances.with_credit(model, Phase.WHOLE)

@@ -9,6 +9,7 @@ from sagellm.scheduler.instances import Instance
 from sagellm.scheduler.prompt_hashes import PromptHashes
 from sagellm.scheduler.requests import TrackedRequest
 from sagellm_schemas import PackedTokens
+from sagellm_schemas.prefix import root_of
 
 from .load_balanced import by_load
 
@@ -42,7 +43,7 @@ class PrefixAware:
             return candidates.least(by_load)
         tokens = _int32(request.request.prompt_token_ids) + _int32(request.resume_token_ids)
         count = request.prompt_tokens + len(request.resume_token_ids)
-        blocks = self._hashes.of(tokens, index.block_size, MAX_BLOCKS)
+        blocks = self._hashes.of(tokens, index.block_size, MAX_BLOCKS, root_of(request.request.adapter))
         best = candidates.least(by_load)
         if len(candidates) > 1 and (levels := index.levels(blocks)):
             best_cost = _cost(best, index.held(best.id, levels) * index.block_size, count)

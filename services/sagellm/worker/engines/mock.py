@@ -12,7 +12,7 @@ import time
 
 from sagellm.settings import Settings
 from sagellm_engine.contract import Emit, GenerateRequest, ServedModel
-from sagellm_schemas import EngineStats
+from sagellm_schemas import EngineStats, InvalidRequest
 
 from .mock_answer import MockAnswer
 from .mock_model import load_mock_model
@@ -59,11 +59,14 @@ class MockEngine:
             card=self._model.card,
             tokenizer_json=self._model.tokenizer_json,
             max_concurrent_requests=self._settings.max_num_seqs,
+            adapters=list(self._settings.adapters),
             prefix_block_size=BLOCK_TOKENS if self._settings.mock_prefix_blocks else 0,
         )
 
     def generate(self, request: GenerateRequest) -> None:
         """See `AsyncEngine`."""
+        if request.adapter is not None and request.adapter not in self._settings.adapters:
+            raise InvalidRequest(f"there is no adapter {request.adapter!r}", param="adapter")
         answer = MockAnswer(request, self._model)
         if len(self._running) + len(self._reading) < self._settings.max_num_seqs:
             self._admit(answer)
@@ -111,7 +114,7 @@ class MockEngine:
     def _admit(self, answer: MockAnswer) -> None:
         self._prompt_tokens_total += answer.prompt_tokens
         if self._settings.mock_prefix_blocks:
-            answer.cached_tokens = self._prefixes.read(answer.prompt_token_ids)
+            answer.cached_tokens = self._prefixes.read(answer.prompt_token_ids, answer.prefix_root)
             self._cached_tokens_total += answer.cached_tokens
         delay_s = self._ttft_s + self._prefill_s(answer.prompt_tokens - answer.cached_tokens)
         if delay_s:
@@ -171,7 +174,7 @@ class MockEngine:
             if output.finish_reason is not None:
                 answer = self._running.pop(output.id)
                 if self._settings.mock_prefix_blocks:
-                    self._prefixes.keep(answer.token_ids())
+                    self._prefixes.keep(answer.token_ids(), answer.prefix_root)
         self._emit(outputs)
         self._fill()
 

@@ -10,6 +10,7 @@ from sagellm_schemas import (
     TokenLogprob,
     Usage,
 )
+from sagellm_schemas.prefix import root_of
 
 from .mock_model import MockModel
 
@@ -33,6 +34,7 @@ class MockAnswer:
         "end",
         "id",
         "position",
+        "prefix_root",
         "prompt_token_ids",
         "prompt_tokens",
     )
@@ -40,6 +42,7 @@ class MockAnswer:
     def __init__(self, request: GenerateRequest, model: MockModel) -> None:
         sampling = request.sampling
         self.id = request.id
+        self.prefix_root = root_of(request.adapter)
         self.position = len(request.resume_token_ids)
         self.prompt_token_ids = request.prompt_token_ids
         self.prompt_tokens = len(request.prompt_token_ids)

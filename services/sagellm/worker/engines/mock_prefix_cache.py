@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from sagellm_schemas.prefix import block_hashes
+from sagellm_schemas.prefix import ROOT, block_hashes
 
 BLOCK_TOKENS = 16
 
@@ -16,14 +16,14 @@ class MockPrefixCache:
         self._blocks: OrderedDict[bytes, None] = OrderedDict()
         self._changes: dict[bytes, bool] = {}
 
-    def read(self, token_ids: Sequence[int]) -> int:
+    def read(self, token_ids: Sequence[int], root: bytes = ROOT) -> int:
         """How many leading tokens of a prompt are cached; from now on all of it is.
 
-        The last token is always left to compute.
+        The last token is always left to compute. `root` is that of its adapter.
         """
         if not self._capacity_blocks:
             return 0
-        hashes = list(block_hashes(token_ids, BLOCK_TOKENS))
+        hashes = list(block_hashes(token_ids, BLOCK_TOKENS, root))
         cached = 0
         for name in hashes[: (len(token_ids) - 1) // BLOCK_TOKENS]:
             if name not in self._blocks:
@@ -32,10 +32,10 @@ class MockPrefixCache:
         self._keep(hashes)
         return cached
 
-    def keep(self, token_ids: Sequence[int]) -> None:
+    def keep(self, token_ids: Sequence[int], root: bytes = ROOT) -> None:
         """Cache prompt and answer of a request that has ended."""
         if self._capacity_blocks:
-            self._keep(list(block_hashes(token_ids, BLOCK_TOKENS)))
+            self._keep(list(block_hashes(token_ids, BLOCK_TOKENS, root)))
 
     def take_changes(self) -> dict[bytes, bool]:
         """What has come (True) and gone (False) since the call before."""

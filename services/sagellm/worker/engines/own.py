@@ -38,6 +38,10 @@ def engine_config(settings: Settings) -> EngineConfig:
         max_model_len=settings.max_model_len,
         enable_prefix_caching=settings.prefix_caching,
         num_threads=settings.threads,
+        adapters=settings.adapters,
+        speculation=None if settings.speculation == "off" else settings.speculation,
+        draft_model=settings.draft_model,
+        num_draft_tokens=settings.draft_tokens,
     )
     config.verify()
     return config

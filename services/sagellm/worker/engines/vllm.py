@@ -15,6 +15,7 @@ from sagellm_schemas import (
     ContextLengthExceeded,
     EngineError,
     EngineStats,
+    InvalidRequest,
     ModelCard,
     ModelLoadError,
     SageError,
@@ -54,7 +55,7 @@ class VllmEngine:
         self._loop = asyncio.get_running_loop()
         server = self._server = VllmServer(self._settings.vllm_url, self._transport)
         await server.wait_until_healthy()
-        model = await server.model(self._settings.served_name)
+        model, self._adapters = await server.model(self._settings.served_name)
         self._model = model.id
         self._max_model_len = model.max_model_len or self._settings.max_model_len or 0
         if not self._max_model_len:
@@ -73,10 +74,15 @@ class VllmEngine:
             ),
             tokenizer_json=self._local.tokenizer_json if self._local else b"",
             max_concurrent_requests=self._settings.max_num_seqs,
+            adapters=self._adapters,
         )
 
     def generate(self, request: GenerateRequest) -> None:
         """See `AsyncEngine`. What the server finds wrong with the request comes as an error through `emit`."""
+        if request.adapter is not None and request.adapter not in self._adapters:
+            raise InvalidRequest(
+                f"vLLM at {self._settings.vllm_url} has no adapter {request.adapter!r}", param="adapter"
+            )
         answer: VllmAnswer = self._decoded(request, self._local) if self._local else TextAnswer(request)
         task = asyncio.create_task(self._run(request, answer), name=f"vLLM stream {request.id}")
         self._streams[request.id] = task
@@ -186,17 +192,19 @@ class VllmEngine:
             if max_tokens is not None:
                 max_tokens -= len(resumed)
             text_or_ids = prompt + resumed if prompt else request.prompt or ""
-            return COMPLETIONS, completion_body(self._model, request, text_or_ids, max_tokens)
-        return CHAT, chat_body(self._model, request, request.messages or [])
+            return COMPLETIONS, completion_body(request.adapter or self._model, request, text_or_ids, max_tokens)
+        return CHAT, chat_body(request.adapter or self._model, request, request.messages or [])
 
     async def _their_tokens(self, request: GenerateRequest) -> list[int]:
         """The server's own tokens of the prompt, to which resumed tokens can be added."""
         assert self._server is not None
         if request.messages is not None:
             return await self._server.tokenize(
-                {"model": self._model, "messages": msgspec.to_builtins(request.messages)}
+                {"model": request.adapter or self._model, "messages": msgspec.to_builtins(request.messages)}
             )
-        return await self._server.tokenize({"model": self._model, "prompt": request.prompt or ""})
+        return await self._server.tokenize(
+            {"model": request.adapter or self._model, "prompt": request.prompt or ""}
+        )
 
     def _lost(self) -> None:
         """The server has been away for long: streams that still seem to be open will bring nothing more."""

@@ -24,10 +24,11 @@ PATIENCE_S = 10.0
 
 
 class ServerModel(msgspec.Struct, frozen=True):
-    """A model as `/v1/models` lists it."""
+    """A model as `/v1/models` lists it; a LoRA adapter has a `parent`, the id of its model."""
 
     id: str
     max_model_len: int | None = None
+    parent: str | None = None
 
 
 class _Models(msgspec.Struct, frozen=True):
@@ -90,8 +91,8 @@ class VllmServer:
         self._now_healthy(False)
         self._check_now.set()
 
-    async def model(self, wanted: str | None) -> ServerModel:
-        """The model named `wanted`, or else the first one.
+    async def model(self, wanted: str | None) -> tuple[ServerModel, list[str]]:
+        """The model named `wanted`, or else the first one, and the names of its adapters.
 
         Raises:
             ModelLoadError: the server lists none.
@@ -99,7 +100,9 @@ class VllmServer:
         models: _Models = await self._json("GET", "/v1/models", None, _Models)
         if not models.data:
             raise ModelLoadError(f"vLLM at {self.url} lists no model")
-        return next((model for model in models.data if model.id == wanted), models.data[0])
+        bases = [model for model in models.data if model.parent is None] or models.data
+        chosen = next((model for model in bases if model.id == wanted), bases[0])
+        return chosen, [model.id for model in models.data if model.parent is not None]
 
     async def tokenize(self, body: dict[str, Any]) -> list[int]:
         """The server's tokens of a prompt or messages."""

@@ -171,25 +171,23 @@ class Attention {
         float* scores = scores_ + l * TILE;
         uint32_t* weights = weights_ + l * TILE;
         if (from >= to) return void(std::fill(weights, weights + TILE, 0u));
-        Vec top = splat(LOWEST);
+        const bool whole = from <= 0 && to >= groups * tokens && tokens == LANES;
+        Vec s[TILE_GROUPS], top = splat(LOWEST), total = splat(0.0f);
         for (int g = 0; g < groups; g++) {
-            Vec s = load(scores + g * LANES) * splat(shape.scale);
-            if (shape.softcap > 0) s = tanh(s / splat(shape.softcap)) * splat(shape.softcap);
-            store(scores + g * LANES, s);
-            outside(scores, g, from, to, tokens, LOWEST);
-            top = max(top, load(scores + g * LANES));
+            s[g] = load(scores + g * LANES) * splat(shape.scale);
+            if (shape.softcap > 0) s[g] = tanh(s[g] / splat(shape.softcap)) * splat(shape.softcap);
+            if (!whole) s[g] = outside(s[g], g, from, to, tokens, LOWEST);
+            top = max(top, s[g]);
         }
         const float best = std::max(largest_[line], largest(top));
         float factor[LANES];
         store(factor, exp(splat(largest_[line] - best)));
-        Vec total = splat(0.0f);
         for (int g = 0; g < groups; g++) {
-            store(scores + g * LANES, exp(load(scores + g * LANES) - splat(best)));
-            outside(scores, g, from, to, tokens, 0.0f);
-            const Vec p = load(scores + g * LANES);
-            total = total + p;
-            if constexpr (ELEMENT == PAIR) to_bfloat(reinterpret_cast<uint16_t*>(weights) + g * LANES, p);
-            else store(reinterpret_cast<float*>(weights) + g * LANES, p);
+            s[g] = exp(s[g] - splat(best));
+            if (!whole) s[g] = outside(s[g], g, from, to, tokens, 0.0f);
+            total = total + s[g];
+            if constexpr (ELEMENT == PAIR) to_bfloat(reinterpret_cast<uint16_t*>(weights) + g * LANES, s[g]);
+            else store(reinterpret_cast<float*>(weights) + g * LANES, s[g]);
         }
         total_[line] = total_[line] * factor[0] + sum(total);
         if (best != largest_[line]) {
@@ -199,12 +197,14 @@ class Attention {
         largest_[line] = best;
     }
 
-    // Sets what group `g` has outside of tokens `from` … `to` - 1 of the tile.
-    static void outside(float* scores, int g, int from, int to, int tokens, float value) {
+    // `x` of group `g`, with `value` for what is not of tokens `from` … `to` - 1 of the tile.
+    static Vec outside(Vec x, int g, int from, int to, int tokens, float value) {
         const int first = std::min(std::max(from - g * tokens, 0), LANES), last = std::min(std::max(to - g * tokens, 0), tokens);
-        scores += g * LANES;
-        if (first > 0) std::fill(scores, scores + first, value);
-        if (last < LANES) std::fill(scores + last, scores + LANES, value);
+        if (first == 0 && last == LANES) return x;
+        float numbers[LANES];
+        store(numbers, x);
+        for (int i = 0; i < LANES; i++) numbers[i] = i >= first && i < last ? numbers[i] : value;
+        return load(numbers);
     }
 
     const int dim_;

@@ -42,21 +42,26 @@ struct Cache {
 
     void write(const int32_t* blocks, int position, int part, int head, const float* from) const {
         uint8_t* to = group(blocks, position, part, head);
-        const int token = position % block_size % GROUP_TOKENS, element = element_of(kind);
+        const int token = position % block_size % GROUP_TOKENS, element = element_of(kind), keys = part == 0;
         for (int first = 0; first < head_dim; first += LANES) {
+            const int n = std::min(LANES, head_dim - first);
             float x[LANES] = {};
             uint16_t narrow[LANES];
-            std::memcpy(x, from + first, 4 * size_t(std::min(LANES, head_dim - first)));
+            std::memcpy(x, from + first, 4 * size_t(n));
             if (element == HALF) to_half(narrow, load(x));
             else to_bfloat(narrow, load(x));
-            for (int i = 0; i < LANES; i++) {
-                const int k = first + i;
-                size_t place = part == 0 ? size_t(k) * GROUP_TOKENS + token : size_t(token) * dim() + k;
-                if (element == PAIR)
-                    place = part == 0 ? (size_t(k / 2) * GROUP_TOKENS + token) * 2 + k % 2
-                                      : (size_t(token / 2) * dim() + k) * 2 + token % 2;
-                if (element == WHOLE) reinterpret_cast<float*>(to)[place] = x[i];
-                else reinterpret_cast<uint16_t*>(to)[place] = narrow[i];
+            if (element == PAIR && keys) {
+                uint8_t* at = to + (size_t(first / 2) * GROUP_TOKENS + token) * 4;
+                for (int i = 0; i < n; i += 2) std::memcpy(at + i / 2 * GROUP_TOKENS * 4, narrow + i, 4);
+            } else if (element == PAIR) {
+                uint16_t* at = reinterpret_cast<uint16_t*>(to) + (size_t(token / 2) * dim() + first) * 2 + token % 2;
+                for (int i = 0; i < n; i++) at[2 * i] = narrow[i];
+            } else {
+                const size_t step = keys ? GROUP_TOKENS : 1, at = keys ? first * step + token : size_t(token) * dim() + first;
+                for (int i = 0; i < n; i++) {
+                    if (element == WHOLE) reinterpret_cast<float*>(to)[at + i * step] = x[i];
+                    else reinterpret_cast<uint16_t*>(to)[at + i * step] = narrow[i];
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ namespace sage {
 
 namespace {
 
-constexpr int CHUNK_ROWS = 96;  // whose activations stay in a core's cache while weights stream past
+constexpr int CHUNK_ROWS = 128;  // whose activations stay in a core's cache while weights stream past
 
 int num_panels(const Product& product, int width) {
     int count = 0;
@@ -105,7 +105,8 @@ struct Decoder::Thread {
             const int rows = std::min(MAX_ROWS, last - base);
             Row at[MAX_ROWS];
             for (int r = 0; r < rows; r++) at[r] = row_at(base + r);
-            sage::multiply(count, rows, segment.kind, weights, units, at, padded(product.ins), panel_sums(), 2 * bytes * team.size);
+            sage::multiply(count, rows, segment.kind, weights, units, at, padded(product.ins), panel_sums(),
+                           base + rows < last ? 0 : 2 * bytes * team.size);
             for (int r = 0; r < rows; r++) {
                 float* sums = panel_sums() + r * PANEL;
                 if (product.bias) add(sums, product.bias + out, n);
@@ -115,8 +116,9 @@ struct Decoder::Thread {
     }
 
     // activation(gate(rows)) · up(rows): panel `panel` of two tiles, rows `first` … `last` - 1; `then(i, column, 32 numbers)`.
-    template <class RowAt, class Take>
-    void gated_panel(const Product& product, bool gelu, int panel, int first, int last, RowAt row_at, Take then) {
+    // Before, `adapt(i, first, n, sums)` may add to n outputs of the product from `first` on.
+    template <class RowAt, class Adapt, class Take>
+    void gated_panel(const Product& product, bool gelu, int panel, int first, int last, RowAt row_at, Adapt adapt, Take then) {
         const Segment *gate = product.segments, *up = gate + 1;
         const int tile = panel * 2, count = std::min(2, gate->tiles - tile), column = tile * LANES;
         const int n = std::min(count * LANES, gate->outs - column), ins = padded(product.ins);
@@ -131,7 +133,7 @@ struct Decoder::Thread {
             Row at[MAX_ROWS / 2];
             for (int r = 0; r < rows; r++) at[r] = row_at(base + r);
             float* sums = panel_sums();
-            const size_t ahead = 2 * bytes * team.size;
+            const size_t ahead = base + rows < last ? 0 : 2 * bytes * team.size;  // once is enough
             if (alike) sage::multiply(4, rows, gate->kind, weights, units, at, ins, sums, ahead);
             else {
                 sage::multiply(count, rows, gate->kind, weights, units, at, ins, sums, ahead);
@@ -141,6 +143,7 @@ struct Decoder::Thread {
                 if (product.bias)
                     for (int i = 0; i < n; i++)
                         sums[i] += product.bias[column + i], sums[2 * LANES + i] += product.bias[up->first_out + column + i];
+                adapt(base + r, column, n, sums), adapt(base + r, up->first_out + column, n, sums + 2 * LANES);
                 for (int i = 0; i < GROUP; i += LANES)
                     store(sums + i, activate(load(sums + i), gelu) * load(sums + 2 * LANES + i));
                 std::fill(sums + n, sums + GROUP, 0.0f);
@@ -190,8 +193,32 @@ Cache Decoder::cache_of(int index) const {
 
 void Decoder::forward(const Step& step) {
     reserve(step.num_rows);
+    row_adapters_.clear();
+    if (step.adapters) {
+        row_adapters_.assign(step.adapters, step.adapters + step.num_rows);
+        low_.resize(size_t(step.num_rows) * most_rank_), activated_.resize(size_t(step.num_rows) * padded(widest_mlp_));
+    }
     for (auto& thread : threads_) thread->phase = 0;
     team_.run([&](int id) { run(*threads_[id], step); }, size_t(model_.num_layers) * 12 + 8);
+}
+
+void Decoder::adapt(const Adapter* adapters, int most_rank) {
+    adapters_ = adapters, most_rank_ = most_rank;
+}
+
+// What its adapter adds to a product of a row; null if there is nothing.
+const Delta* Decoder::delta_of(int layer, Kind kind, int row) const {
+    if (row_adapters_.empty() || row_adapters_[row] < 0) return nullptr;
+    const Delta& delta = adapters_[size_t(row_adapters_[row]) * model_.num_layers + layer].*kind;
+    return delta.num_parts ? &delta : nullptr;
+}
+
+void Decoder::shrink_row(int layer, Kind kind, int row, const float* x, int ins) {
+    if (const Delta* delta = delta_of(layer, kind, row)) shrink(*delta, x, padded(ins), &low_[size_t(row) * most_rank_]);
+}
+
+void Decoder::expand_row(int layer, Kind kind, int row, int first, int n, float* sums) const {
+    if (const Delta* delta = delta_of(layer, kind, row)) expand(*delta, &low_[size_t(row) * most_rank_], first, n, sums);
 }
 
 void Decoder::run(Thread& thread, const Step& step) {
@@ -214,20 +241,24 @@ void Decoder::run(Thread& thread, const Step& step) {
                     const size_t from = step.logits_rows[i];
                     std::memmove(&x_[i * size_t(hidden_)], &x_[from * hidden_], 4 * size_t(hidden_));
                     std::memmove(&attended_[i * size_t(widest_heads_)], &attended_[from * widest_heads_], 4 * size_t(widest_heads_));
+                    if (!row_adapters_.empty()) row_adapters_[i] = row_adapters_[from];
                 }
             });
         }
         const Product& out = layer.attention_out;
         const size_t stride = row_bytes(form_of(out), out.ins);
         thread.each(rows, [&](int row) {
-            write_row(form_of(out), &inputs_[row * stride], out.ins, &attended_[size_t(row) * widest_heads_]);
+            float* attended = &attended_[size_t(row) * widest_heads_];
+            write_row(form_of(out), &inputs_[row * stride], out.ins, attended);
+            shrink_row(index, &Adapter::attention_out, row, attended, out.ins);
         });
         float* sums = layer.attention_post_norm ? added_.data() : x_.data();
-        thread.multiply(out, rows, [&](int row) { return &inputs_[row * stride]; }, [&](int row, int first, int n, const float* from) {
+        thread.multiply(out, rows, [&](int row) { return &inputs_[row * stride]; }, [&](int row, int first, int n, float* from) {
+            expand_row(index, &Adapter::attention_out, row, first, n, from);
             float* to = sums + size_t(row) * hidden_ + first;
             layer.attention_post_norm ? put(to, from, n) : add(to, from, n);
         });
-        mix(thread, layer, rows);
+        mix(thread, layer, index, rows);
     }
     score(thread, step, rows);
 }
@@ -245,9 +276,11 @@ void Decoder::attend(Thread& thread, const Layer& layer, int index, const Step& 
         }
         norm_into(x, layer.attention_norm, model_.eps, hidden_, model_.hidden, normed);
         write_row(form, &inputs_[row * stride], model_.hidden, normed);
+        shrink_row(index, &Adapter::qkv, row, normed, model_.hidden);
     });
     thread.multiply(layer.qkv, step.num_rows, [&](int row) { return &inputs_[row * stride]; },
-                    [&](int row, int first, int n, const float* from) {
+                    [&](int row, int first, int n, float* from) {
+                        expand_row(index, &Adapter::qkv, row, first, n, from);
                         put(&qkv_[size_t(row) * widest_qkv_ + first], from, n);
                     });
     place(thread, layer, cache, step);
@@ -289,7 +322,7 @@ void Decoder::place(Thread& thread, const Layer& layer, const Cache& cache, cons
     });
 }
 
-void Decoder::mix(Thread& thread, const Layer& layer, int rows) {
+void Decoder::mix(Thread& thread, const Layer& layer, int index, int rows) {
     const Product& gate_up = layer.num_experts ? layer.experts[0] : layer.gate_up;
     const int form = form_of(gate_up);
     const size_t stride = row_bytes(form, model_.hidden);
@@ -304,6 +337,7 @@ void Decoder::mix(Thread& thread, const Layer& layer, int rows) {
         write_row(form, &inputs_[row * stride], model_.hidden, normed);
         if (layer.num_experts)
             write_row(form_of(layer.router), &inputs_[router_rows + row * router_stride], model_.hidden, normed);
+        shrink_row(index, &Adapter::gate_up, row, normed, model_.hidden);
     });
     if (layer.num_experts) return mix_experts(thread, layer, rows);
     const int inner_form = form_of(layer.down), width = padded(layer.down.ins);
@@ -313,13 +347,23 @@ void Decoder::mix(Thread& thread, const Layer& layer, int rows) {
         const int first = piece / panels * CHUNK_ROWS;
         thread.gated_panel(gate_up, layer.gelu, piece % panels, first, std::min(rows, first + CHUNK_ROWS),
                            [&](int row) { return &inputs_[row * stride]; },
+                           [&](int row, int first, int n, float* sums) {
+                               expand_row(index, &Adapter::gate_up, row, first, n, sums);
+                           },
                            [&](int row, int column, const float* from) {
                                write_group(inner_form, &inner_[row * inner_stride], width, column, from);
+                               if (delta_of(index, &Adapter::down, row))
+                                   std::memcpy(&activated_[size_t(row) * width + column], from, 4 * GROUP);
                            });
     });
+    if (!row_adapters_.empty())
+        thread.each(rows, [&](int row) {
+            shrink_row(index, &Adapter::down, row, &activated_[size_t(row) * width], layer.down.ins);
+        });
     float* sums = layer.mlp_post_norm ? added_.data() : x_.data();
     thread.multiply(layer.down, rows, [&](int row) { return &inner_[row * inner_stride]; },
-                    [&](int row, int first, int n, const float* from) {
+                    [&](int row, int first, int n, float* from) {
+                        expand_row(index, &Adapter::down, row, first, n, from);
                         float* to = sums + size_t(row) * hidden_ + first;
                         layer.mlp_post_norm ? put(to, from, n) : add(to, from, n);
                     });
@@ -343,6 +387,7 @@ void Decoder::mix_experts(Thread& thread, const Layer& layer, int rows) {
         const int expert = piece / panels;
         thread.gated_panel(layer.experts[2 * expert], layer.gelu, piece % panels, expert_starts_[expert], expert_starts_[expert + 1],
                            [&](int slot) { return &inputs_[size_t(expert_rows_[slot] / layer.top_k) * stride]; },
+                           [](int, int, int, float*) {},
                            [&](int slot, int column, const float* from) {
                                write_group(inner_form, &inner_[slot * inner_stride], width, column, from);
                            });
@@ -441,6 +486,9 @@ void sage_end_team(void* team) { delete static_cast<Team*>(team); }
 
 void* sage_decoder(const Model* model, void* team) { return new Decoder(*model, *static_cast<Team*>(team)); }
 void sage_end_decoder(void* decoder) { delete static_cast<Decoder*>(decoder); }
+void sage_adapt(void* decoder, const Adapter* adapters, int most_rank) {
+    static_cast<Decoder*>(decoder)->adapt(adapters, most_rank);
+}
 void sage_forward(void* decoder, const Step* step) { static_cast<Decoder*>(decoder)->forward(*step); }
 
 int64_t sage_packed_bytes(int kind, int outs, int ins) {

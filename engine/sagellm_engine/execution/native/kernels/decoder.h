@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "attention.h"
+#include "lora.h"
 #include "matmul.h"
 #include "team.h"
 
@@ -42,6 +43,7 @@ struct Span {
 struct Step {
     int32_t num_rows, num_spans, num_logits;
     const int32_t *token_ids, *positions, *blocks;
+    const int32_t* adapters;  // of each row, -1 for none; null where no row has one
     const Span* spans;
     const int32_t* logits_rows;  // ascending
     float* logits;               // (num_logits, vocabulary)
@@ -54,6 +56,10 @@ class Decoder {
 
     void forward(const Step& step);
 
+    // From the next step on rows may name one of these: (adapters, layers). `most_rank` is the highest of a product, its
+    // parts together.
+    void adapt(const Adapter* adapters, int most_rank);
+
   private:
     struct Thread;  // one thread's place in the phases, and its memory
 
@@ -61,21 +67,29 @@ class Decoder {
     void run(Thread& thread, const Step& step);
     void attend(Thread& thread, const Layer& layer, int index, const Step& step);
     void place(Thread& thread, const Layer& layer, const Cache& cache, const Step& step);
-    void mix(Thread& thread, const Layer& layer, int rows);
+    void mix(Thread& thread, const Layer& layer, int index, int rows);
     void mix_experts(Thread& thread, const Layer& layer, int rows);
     void route(const Layer& layer, int rows);
     void score(Thread& thread, const Step& step, int rows);
+
+    using Kind = Delta Adapter::*;
+    const Delta* delta_of(int layer, Kind kind, int row) const;
+    void shrink_row(int layer, Kind kind, int row, const float* x, int ins);
+    void expand_row(int layer, Kind kind, int row, int first, int n, float* sums) const;
 
     Cache cache_of(int layer) const;
 
     const Model model_;
     Team& team_;
     const int hidden_;  // padded
-    int widest_qkv_ = 0, widest_heads_ = 0, widest_mlp_ = 0, widest_router_ = 0, most_experts_ = 1, rows_ = 0;
+    int widest_qkv_ = 0, widest_heads_ = 0, widest_mlp_ = 0, widest_router_ = 0, most_experts_ = 1, rows_ = 0, most_rank_ = 0;
     std::vector<std::unique_ptr<Thread>> threads_;
     std::vector<float> x_, added_, qkv_, attended_, routed_, shares_, slots_;
     std::vector<uint8_t> inputs_, inner_;
     std::vector<int32_t> chosen_, expert_rows_, expert_starts_;
+    const Adapter* adapters_ = nullptr;
+    std::vector<int32_t> row_adapters_;   // empty where no row of the step has one
+    std::vector<float> low_, activated_;  // per row: what an adapter's a has made of it; the input of `down`
 };
 
 }  // namespace sage
