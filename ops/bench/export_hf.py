@@ -6,20 +6,12 @@ The weights are held in memory while they are written.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import save_file
-from tokenizers import Tokenizer
-
-from sagellm_engine.loader import Checkpoint, open_checkpoint
+from sagellm.cli.bench.hf_folder import DTYPES, write_hf_folder
+from sagellm_engine.loader import open_checkpoint
 from sagellm_schemas import SageError
-
-MODEL_TYPES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral"}
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 def main() -> None:
@@ -30,74 +22,10 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         checkpoint = open_checkpoint(arguments.model)
-        export(checkpoint, arguments.folder, arguments.dtype)
+        write_hf_folder(checkpoint, arguments.folder, arguments.dtype)
     except SageError as error:
         sys.exit(str(error))
     print(f"wrote {checkpoint.name} in {arguments.dtype} to {arguments.folder}")
-
-
-def export(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
-    """Write `checkpoint` to `folder`, with its weights rounded to `dtype`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.to(DTYPES[dtype]).contiguous() for name, tensor in checkpoint.tensors()}
-    # transformers refuses a file that does not name the framework it came from.
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
-    tokens = token_ids(checkpoint)
-    write_json(folder / "config.json", model_config(checkpoint, dtype) | tokens)
-    write_json(folder / "generation_config.json", tokens | {"eos_token_id": checkpoint.eos_token_ids})
-    write_json(folder / "tokenizer_config.json", tokenizer_config(checkpoint))
-    if checkpoint.chat_template:
-        (folder / "chat_template.jinja").write_text(checkpoint.chat_template, encoding="utf-8")
-
-
-def model_config(checkpoint: Checkpoint, dtype: str) -> dict[str, Any]:
-    """`config.json` in the spelling that transformers 4 and 5 and vLLM all read."""
-    config = checkpoint.config
-    return {
-        "architectures": [config.architecture],
-        "model_type": MODEL_TYPES[config.architecture],
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "rms_norm_eps": config.rms_norm_eps,
-        "rope_theta": config.rope_theta,
-        "rope_scaling": config.rope_scaling,
-        "max_position_embeddings": config.max_position_embeddings,
-        "sliding_window": None,
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "attention_bias": config.attention_bias,
-        "mlp_bias": config.mlp_bias,
-        "torch_dtype": dtype,
-    }
-
-
-def tokenizer_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": checkpoint.bos_token or None,
-        "eos_token": checkpoint.eos_token or None,
-        "chat_template": checkpoint.chat_template or None,
-        "model_max_length": checkpoint.config.max_position_embeddings,
-        "clean_up_tokenization_spaces": False,
-    }
-
-
-def token_ids(checkpoint: Checkpoint) -> dict[str, Any]:
-    tokenizer = Tokenizer.from_buffer(checkpoint.tokenizer_json)
-    return {
-        "bos_token_id": tokenizer.token_to_id(checkpoint.bos_token) if checkpoint.bos_token else None,
-        "eos_token_id": tokenizer.token_to_id(checkpoint.eos_token) if checkpoint.eos_token else None,
-    }
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

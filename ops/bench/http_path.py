@@ -17,13 +17,11 @@ import json
 import os
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ import httptools
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from servers import sagellm_up
 
 SCRIPT = Path(__file__).with_name("wrk_chat.lua")
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -42,7 +41,7 @@ def main() -> None:
     check_wrk()
     with (
         tempfile.TemporaryDirectory() as state,
-        pipeline(arguments.model, Path(state), arguments.up, {}) as ready,
+        sagellm_up(arguments.model, Path(state), ["--engine", "mock", *arguments.up]) as ready,
     ):
         runs = [(c, i) for c in arguments.connections for i in range(arguments.repeat + 1)]
         results = [
@@ -79,25 +78,6 @@ def check_wrk() -> None:
     """End with a sentence if wrk is missing."""
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed; on Debian: apt-get install wrk")
-
-
-@contextlib.contextmanager
-def pipeline(model: str, state: Path, up: list[str], environment: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """`sagellm up` with the mock engine, arguments `up` and variables; yields what it says when it is ready."""
-    command = [sys.executable, "-m", "sagellm", "up", "--engine", "mock", "--model", model]
-    command += ["--port", "0", "--state-dir", str(state), "--json-ready", *up]
-    state.mkdir(exist_ok=True)
-    with (state / "up.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=os.environ | environment)
-        assert process.stdout is not None
-        try:
-            line = next((line for line in process.stdout if line.startswith(b'{"url"')), None)
-            if line is None:
-                sys.exit(f"sagellm up did not start: {(state / 'up.log').read_text()[-2000:]}")
-            yield json.loads(line)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
 
 
 def load_with_wrk(

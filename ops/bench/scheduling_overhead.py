@@ -16,10 +16,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from http_path import check_wrk, load_with_wrk, machine, pipeline
+from http_path import check_wrk, load_with_wrk, machine
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from servers import sagellm_up
 
 SETUPS = {"fifo + round_robin": ("fifo", "round_robin"), "adaptive + prefix_aware": ("adaptive", "prefix_aware")}
 
@@ -34,8 +35,8 @@ def main() -> None:
         ready = {}
         for name, (policy, routing) in SETUPS.items():
             environment = {"SAGELLM_POLICY": policy, "SAGELLM_ROUTING": routing}
-            up = ["--workers", str(arguments.workers)]
-            ready[name] = stack.enter_context(pipeline(arguments.model, state / policy, up, environment))
+            up = ["--engine", "mock", "--workers", str(arguments.workers)]
+            ready[name] = stack.enter_context(sagellm_up(arguments.model, state / policy, up, environment))
         turns = [(turn, name) for turn in range(arguments.repeat + 1) for name in SETUPS]
         for turn, name in track(turns, description="wrk", transient=True):
             found = load_with_wrk(

@@ -92,7 +92,7 @@ def _native(
     num_blocks, longest = _room(config, model, draft, layer_bytes)
     executor = NativeExecutor(
         library,
-        build(model, weights, longest),
+        build(model, weights, longest, config.max_model_len or model.max_position_embeddings),
         num_blocks=num_blocks,
         block_size=config.block_size,
         kv_dtype=dtype,
@@ -117,7 +117,8 @@ def _torch(
         return 2 * of.num_kv_heads * of.head_dim * config.block_size * torch.float32.itemsize
 
     num_blocks, longest = _room(config, model, draft, layer_bytes)
-    return Made(TorchExecutor(build(model, weights, longest), num_blocks, config.block_size), num_blocks, longest)
+    decoder = build(model, weights, longest, config.max_model_len or model.max_position_embeddings)
+    return Made(TorchExecutor(decoder, num_blocks, config.block_size), num_blocks, longest)
 
 
 def _tensors(

@@ -13,7 +13,8 @@ class Checkpoint(Protocol):
     """A model opened for reading: everything small is in memory, the weights still on disk.
 
     Tensors have the names and shapes of Hugging Face's Llama, such as
-    `model.layers.0.self_attn.q_proj.weight` of shape (num_heads * head_dim, hidden_size).
+    `model.layers.0.self_attn.q_proj.weight` of shape (num_heads * head_dim, hidden_size); experts are apart, as in
+    `model.layers.0.mlp.experts.7.down_proj.weight`. `expected_tensors.py` has them all.
     """
 
     @property

@@ -1,7 +1,6 @@
 """A GGUF file as a checkpoint."""
 
 import mmap
-import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
@@ -19,6 +19,7 @@ from .expected_tensors import expected_shapes
 from .gguf_config import read_config
 from .gguf_dequantize import dequantize, supported
 from .gguf_header import GgufTensor, read_header
+from .gguf_names import hf_tensors
 from .gguf_quantized import kept_quantized, packed_bits, read_quantized
 from .gguf_rope import llama3_scaling
 from .gguf_tokenizer import GgufTokenizer
@@ -26,23 +27,10 @@ from .read_ahead import read_ahead
 from .stop_tokens import stop_token_ids
 
 _FLOATS = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
+_INTERLEAVED = ("llama",)
+"""Architectures whose queries and keys the converter reorders, because llama.cpp rotates neighbours in them."""
 _ROPE_DIVISORS = "rope_freqs.weight"
-_GLOBAL_NAMES = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
-_LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
+_LONGROPE_FACTORS = {"long_factor": "rope_factors_long.weight", "short_factor": "rope_factors_short.weight"}
 
 
 class GgufFile:
@@ -59,9 +47,10 @@ class GgufFile:
         header = read_header(self._data, self._file)
         self.config = read_config(header, self._scaling(header.metadata, header.tensors), self._file)
         needed = expected_shapes(self.config)
-        self._tensors = {
-            hf_name: tensor for name, tensor in header.tensors.items() if (hf_name := _hf_name(name)) in needed
-        }
+        architecture = str(header.metadata["general.architecture"])
+        self._interleaved = architecture in _INTERLEAVED
+        named = hf_tensors(architecture, header.tensors)
+        self._tensors = {name: tensor for name, tensor in named.items() if name in needed}
         for hf_name, tensor in self._tensors.items():
             if not supported(tensor.kind):
                 raise ModelLoadError(
@@ -100,9 +89,9 @@ class GgufFile:
 
     def _read(self, name: str, tensor: GgufTensor) -> Weight:
         raw = self._raw(tensor)
-        if ".q_proj." in name:
+        if self._interleaved and ".q_proj." in name:
             raw = _to_half_rotation(raw, tensor.shape[0], self.config.num_heads)
-        elif ".k_proj." in name:
+        elif self._interleaved and ".k_proj." in name:
             raw = _to_half_rotation(raw, tensor.shape[0], self.config.num_kv_heads)
         if raw.ndim == 2 and kept_quantized(tensor.kind):
             return read_quantized(raw, tensor.kind)
@@ -114,12 +103,25 @@ class GgufFile:
         return data.reshape(*tensor.shape[:-1], -1)
 
     def _scaling(self, metadata: dict[str, object], tensors: dict[str, GgufTensor]) -> dict[str, Any] | None:
-        divisors, theta = tensors.get(_ROPE_DIVISORS), metadata.get("llama.rope.freq_base", 10000.0)
-        if divisors is None:
-            return None
-        if divisors.kind != GGMLQuantizationType.F32 or not isinstance(theta, float):
+        """The rotary scaling that is in tensors: Llama 3's divisors, or LongRoPE's factors."""
+        rope = f"{metadata.get('general.architecture')}.rope"
+        if _ROPE_DIVISORS in tensors:
+            theta = metadata.get(f"{rope}.freq_base", 10000.0)
+            if not isinstance(theta, float):
+                raise ModelLoadError(f"{self._file} has a {rope}.freq_base that is no number")
+            return llama3_scaling(self._numbers(tensors[_ROPE_DIVISORS]), theta, self._file)
+        if all(name in tensors for name in _LONGROPE_FACTORS.values()):
+            factors = {key: self._numbers(tensors[name]).tolist() for key, name in _LONGROPE_FACTORS.items()}
+            return factors | {
+                "rope_type": "longrope",
+                "attention_factor": metadata.get(f"{rope}.scaling.attn_factor"),
+            }
+        return None
+
+    def _numbers(self, tensor: GgufTensor) -> torch.Tensor:
+        if tensor.kind != GGMLQuantizationType.F32:
             raise ModelLoadError(f"{self._file} has rotary factors that cannot be read")
-        return llama3_scaling(dequantize(self._raw(divisors), divisors.kind), theta, self._file)
+        return dequantize(self._raw(tensor), tensor.kind)
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -129,17 +131,6 @@ def _map(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError) as error:
         raise ModelLoadError(f"{path} cannot be read: {error}") from error
-
-
-def _hf_name(name: str) -> str | None:
-    """`blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; None for tensors a Llama has not."""
-    stem, _, kind = name.rpartition(".")
-    if stem in _GLOBAL_NAMES:
-        return f"{_GLOBAL_NAMES[stem]}.{kind}"
-    layer = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
-    if layer is None or layer[2] not in _LAYER_NAMES:
-        return None
-    return f"model.layers.{layer[1]}.{_LAYER_NAMES[layer[2]]}.{kind}"
 
 
 def _to_half_rotation(raw: NDArray[np.uint8], rows: int, heads: int) -> NDArray[np.uint8]:

@@ -31,10 +31,24 @@ def _words(digits: str) -> dict[str, Any]:
     )
 
 
+def _cased_words(digits: str, endings: str = "") -> dict[str, Any]:
+    """The pattern of o200k and Tekken: as `_words`, and a word that goes on in capitals is cut before them."""
+    upper, lower = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+    before = r"[^\r\n\p{L}\p{N}]?"
+    return _split(
+        f"{before}{upper}*{lower}+{endings}|{before}{upper}+{lower}*{endings}|"
+        + digits
+        + r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+
+
 _GPT2 = Pretokenizer(gpt2_words=True)
 _SINGLE_DIGITS = Pretokenizer(({"type": "Digits", "individual_digits": True},), gpt2_words=True)
 _LLAMA3 = Pretokenizer((_words(r"\p{N}{1,3}"),), add_bos=True, ignore_merges=True)
+_CL100K = Pretokenizer((_words(r"\p{N}{1,3}"),))
 _QWEN2 = Pretokenizer((_words(r"\p{N}"),), normalizer={"type": "NFC"})
+_O200K = Pretokenizer((_cased_words(r"\p{N}{1,3}", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"),))
+_TEKKEN = Pretokenizer((_cased_words(r"\p{N}"),), add_bos=True, ignore_merges=True)
 
 PRETOKENIZERS = {
     "default": _GPT2,
@@ -47,5 +61,11 @@ PRETOKENIZERS = {
     "llama-bpe": _LLAMA3,
     "llama-v3": _LLAMA3,
     "llama3": _LLAMA3,
+    "falcon3": _LLAMA3,
+    "dbrx": _CL100K,
+    "smaug-bpe": _CL100K,
     "qwen2": _QWEN2,
+    "deepseek-r1-qwen": _QWEN2,
+    "gpt-4o": _O200K,
+    "tekken": _TEKKEN,
 }

@@ -9,16 +9,17 @@ import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 
-from sagellm_engine.config import ModelConfig
+from sagellm_engine.config import read_hf_config
 from sagellm_engine.weights import Weight
 from sagellm_schemas import ModelLoadError
 
 from .expected_tensors import expected_shapes
 from .hf_tokenizer import read_tokenizer
 from .json_file import read_json
-from .quantization import Scheme, Source, read_scheme
+from .quantization import Scheme, Source, StoredTensor, read_scheme
 from .read_ahead import read_ahead
 from .stop_tokens import stop_token_ids
+from .tensor_names import Part, canonical_name, expert_parts
 
 _INDEX = "model.safetensors.index.json"
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -37,7 +38,7 @@ class SafetensorsFolder:
         self._shards = [_open(file) for file in _weight_files(path)]
         if config.get("dtype") is None and config.get("torch_dtype") is None:
             config |= {"dtype": _stored_dtype(self._shards)}
-        self.config = ModelConfig.from_hf(config)
+        self.config = read_hf_config(config)
         scheme = read_scheme(config)
         self.quantization = scheme.name if scheme else ""
         self._sources = self._locate(set(expected_shapes(self.config)), scheme)
@@ -66,7 +67,13 @@ class SafetensorsFolder:
 
     def _locate(self, needed: set[str], scheme: Scheme | None) -> dict[str, Source]:
         """What each of the `needed` tensors that are there is read from."""
-        stored = {name: _Stored(name, shard) for shard in self._shards for name in shard.keys()}  # noqa: SIM118
+        stored: dict[str, StoredTensor] = {}
+        for shard in self._shards:
+            for name in shard.keys():  # noqa: SIM118 (not a mapping)
+                whole = _Stored(name, shard)
+                known_as = canonical_name(name)
+                stored[known_as] = whole
+                stored |= {part: whole.part(*at) for part, at in expert_parts(known_as, whole.shape).items()}
         found: dict[str, Source] = {}
         if scheme is not None:
             for name in sorted(needed):
@@ -85,19 +92,29 @@ class SafetensorsFolder:
 
 
 class _Stored:
-    """One tensor of a shard; see `StoredTensor`."""
+    """One tensor of a shard, or a part of one; see `StoredTensor`."""
 
     packed_bits = None
 
-    def __init__(self, name: str, shard: Any) -> None:
+    def __init__(self, name: str, shard: Any, part: Part | None = None) -> None:
         header = shard.get_slice(name)
         self.name = name
         self.shape: tuple[int, ...] = tuple(header.get_shape())
         self.dtype: str = header.get_dtype()
         self._shard = shard
+        self._part = part
+        if part is not None:
+            _, rows = part
+            self.shape = (rows.stop - rows.start, self.shape[-1])
+
+    def part(self, expert: int, rows: slice) -> "_Stored":
+        """Some rows of one expert's matrix, where this has all experts of a layer."""
+        return _Stored(self.name, self._shard, (expert, rows))
 
     def read(self) -> torch.Tensor:
-        return self._shard.get_tensor(self.name)  # type: ignore[no-any-return]
+        if self._part is None:
+            return self._shard.get_tensor(self.name)  # type: ignore[no-any-return]
+        return self._shard.get_slice(self.name)[self._part]  # type: ignore[no-any-return]
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -1,5 +1,5 @@
 """Model families: from a config and weights to a `Decoder`."""
 
-from .llama import build
+from .builder import build
 
 __all__ = ["build"]

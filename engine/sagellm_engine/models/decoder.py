@@ -39,7 +39,7 @@ class AttentionSpec:
 
 @dataclass(frozen=True, slots=True)
 class Mlp(Generic[P]):
-    """down(activation(gate(x)) · up(x)); `gate_up` gives the gates, then the ups."""
+    """down(activation(gate(x)) · up(x)); `gate_up` gives the gates, then the ups, each a part of its own."""
 
     gate_up: P
     down: P

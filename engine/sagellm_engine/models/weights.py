@@ -12,10 +12,16 @@ from sagellm_engine.weights import GroupQuantized, Weight
 
 from .decoder import E, P
 
-_FUSED = {
-    "self_attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "mlp.gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+_PRODUCTS = {
+    "q_proj": "qkv",
+    "k_proj": "qkv",
+    "v_proj": "qkv",
+    "qkv_proj": "qkv",
+    "gate_proj": "gate_up",
+    "up_proj": "gate_up",
+    "gate_up_proj": "gate_up",
 }
+"""Projections that share their inputs are one product; some checkpoints have them as one tensor already."""
 
 
 class Weights(Generic[P, E]):
@@ -25,6 +31,7 @@ class Weights(Generic[P, E]):
         """`tensors` have every tensor of the model, in its right shape; any order will do."""
         self._packer = packer
         self._tied = config.tie_word_embeddings
+        self._norm_offset = config.norm_offset
         self._norms: dict[str, torch.Tensor] = {}
         self._products: dict[str, P] = {}
         shapes = expected_shapes(config)
@@ -46,11 +53,11 @@ class Weights(Generic[P, E]):
         return self._embedding
 
     def norm(self, name: str) -> torch.Tensor:
-        """The scale of the norm `name`, float32."""
+        """The scale of the norm `name`, float32, with the family's offset."""
         return self._norms[name]
 
     def product(self, name: str) -> P:
-        """The product `name`; fused ones are `….self_attn.qkv` and `….mlp.gate_up`."""
+        """The product `name`; joint ones end in `.qkv` and `.gate_up`."""
         return self._products[name]
 
     def _take(self, target: str, tensors: list[Weight]) -> None:
@@ -60,19 +67,23 @@ class Weights(Generic[P, E]):
                 self._products["lm_head"] = self._packer.product(tensors, None)
         elif target.endswith("norm"):
             assert isinstance(tensors[0], torch.Tensor), "a norm is never quantized"
-            self._norms[target] = tensors[0].to(torch.float32, copy=True)
+            self._norms[target] = tensors[0].to(torch.float32, copy=True) + self._norm_offset
         else:
             vectors = [t for t in tensors if isinstance(t, torch.Tensor) and t.dim() == 1]
             weights = [t for t in tensors if isinstance(t, GroupQuantized) or t.dim() == 2]
             bias = torch.cat([vector.float() for vector in vectors]) if vectors else None
+            if target.endswith(".gate_up") and len(weights) == 1:
+                weights = _halves(weights[0])
             self._products[target] = self._packer.product(weights, bias)
+
+
+def _halves(weight: Weight) -> list[Weight]:
+    """Gates and ups of a tensor that has both: two parts, which an executor may compute side by side."""
+    return list(weight.halves() if isinstance(weight, GroupQuantized) else weight.chunk(2))
 
 
 def _target(name: str) -> str:
     """The layer that tensor `name` becomes a part of."""
-    product = name.rpartition(".")[0]
-    for fused, sources in _FUSED.items():
-        for source in sources:
-            if product.endswith(source):
-                return product.removesuffix(source) + fused
-    return product
+    module, _, projection = name.rpartition(".")[0].rpartition(".")
+    product = _PRODUCTS.get(projection, projection)
+    return f"{module}.{product}" if module else product

@@ -50,6 +50,21 @@ class GroupQuantized:
         """Rows `ids` (any shape, int64) of the matrix, float32 (*ids.shape, in): an embedding's lookup."""
         return _weights(self.values[ids], self.scales[ids], self.minimums[ids])
 
+    def halves(self) -> tuple["GroupQuantized", "GroupQuantized"]:
+        """The upper and the lower half of the rows, as views."""
+        middle = self.shape[0] // 2
+        upper, lower = (
+            GroupQuantized(
+                values=self.values[rows],
+                scales=self.scales[rows],
+                minimums=self.minimums[rows],
+                bits=self.bits,
+                group_size=self.group_size,
+            )
+            for rows in (slice(0, middle), slice(middle, None))
+        )
+        return upper, lower
+
     @staticmethod
     def cat(parts: Sequence["GroupQuantized"]) -> "GroupQuantized":
         """`parts` stacked along `out`, copied.

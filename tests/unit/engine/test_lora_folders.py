@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
-from sagellm_engine.config import ModelConfig
+from sagellm_engine.config import read_hf_config
 from sagellm_engine.engine import Engine
 from sagellm_engine.execution.adaptable import check_adaptable
 from sagellm_engine.lora import Adapter, load_adapter
@@ -30,7 +30,7 @@ def folder(tmp_path: Path, reference: LlamaForCausalLM) -> Path:
 
 @pytest.fixture(scope="module")
 def load(tiny: Path) -> Callable[[Path], Adapter]:
-    config = ModelConfig.from_hf(json.loads((tiny / "config.json").read_text()))
+    config = read_hf_config(json.loads((tiny / "config.json").read_text()))
     return lambda folder: load_adapter("poet", folder, config)
 
 

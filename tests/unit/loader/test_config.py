@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sagellm_engine.config import ModelConfig
+from sagellm_engine.config import LinearScaling, Rope, read_hf_config
 from sagellm_schemas import ModelLoadError
 
 LLAMA: dict[str, Any] = {
@@ -21,16 +21,16 @@ LLAMA: dict[str, Any] = {
 
 
 def test_missing_keys_that_have_a_meaning_get_it() -> None:
-    config = ModelConfig.from_hf(LLAMA)
-    assert (config.num_kv_heads, config.head_dim, config.rope_theta) == (4, 16, 10000.0)
-    assert config.rope_scaling is None
+    config = read_hf_config(LLAMA)
+    assert (config.num_kv_heads, config.head_dim) == (4, 16)
+    assert config.ropes == (Rope(theta=10000.0, rotated=16),)
     assert not config.tie_word_embeddings
     assert config.dtype == "float32"
 
 
 def test_null_means_missing() -> None:
     nulls = dict.fromkeys(("num_key_value_heads", "head_dim", "rope_scaling", "sliding_window", "torch_dtype"))
-    assert ModelConfig.from_hf(LLAMA | nulls) == ModelConfig.from_hf(LLAMA)
+    assert read_hf_config(LLAMA | nulls) == read_hf_config(LLAMA)
 
 
 @pytest.mark.parametrize(
@@ -42,15 +42,14 @@ def test_null_means_missing() -> None:
     ],
 )
 def test_old_and_new_spellings_of_rope_and_dtype_are_the_same(keys: dict[str, Any]) -> None:
-    config = ModelConfig.from_hf(LLAMA | keys)
-    assert config.rope_theta == 500000.0
-    assert config.rope_scaling == {"rope_type": "linear", "factor": 2.0}
+    config = read_hf_config(LLAMA | keys)
+    assert config.ropes == (Rope(theta=500000.0, rotated=16, scaling=LinearScaling(factor=2.0)),)
     assert config.dtype == "bfloat16"
 
 
 def test_default_rope_parameters_are_no_scaling() -> None:
-    config = ModelConfig.from_hf(LLAMA | {"rope_parameters": {"rope_theta": 1e5, "rope_type": "default"}})
-    assert (config.rope_theta, config.rope_scaling) == (1e5, None)
+    config = read_hf_config(LLAMA | {"rope_parameters": {"rope_theta": 1e5, "rope_type": "default"}})
+    assert config.ropes == (Rope(theta=1e5, rotated=16),)
 
 
 @pytest.mark.parametrize(
@@ -67,23 +66,28 @@ def test_default_rope_parameters_are_no_scaling() -> None:
         ({"rope_theta": -1.0}, "above 0"),
         ({"rope_scaling": "linear"}, "rope_scaling 'linear', which is no dict"),
         ({"dtype": "int8"}, "supported are bfloat16, float16, float32"),
-        ({"hidden_act": "gelu"}, "only 'silu'"),
-        ({"sliding_window": 64}, "only full attention"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu', which is not supported; supported are silu"),
+        ({"rope_scaling": {"type": "spiral"}}, "rope scaling 'spiral' is not supported; supported are default"),
+        ({"rope_scaling": {"type": "linear"}}, "rope scaling 'linear' that is wrong: .* `factor`"),
+        ({"rope_scaling": {"type": "yarn", "factor": -1}}, "'yarn' that is wrong: .*factor"),
+        ({"partial_rotary_factor": 0.5}, "rotates 8 of 16 dimensions"),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "by type of layer"),
         ({"architectures": None}, "no architectures"),
         (
             {"architectures": ["GPT2LMHeadModel"]},
-            "GPT2LMHeadModel is not supported; supported are LlamaForCausalLM",
+            "GPT2LMHeadModel is not supported; supported are LlamaForCausalLM, MistralForCausalLM, Mixtral",
         ),
     ],
 )
 def test_a_config_we_cannot_run_is_refused_saying_why(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelLoadError, match=message):
-        ModelConfig.from_hf(LLAMA | keys)
+        read_hf_config(LLAMA | keys)
 
 
 def test_a_sliding_window_as_wide_as_the_context_is_none() -> None:
-    mistral = LLAMA | {"architectures": ["MistralForCausalLM"], "sliding_window": 128}
-    assert ModelConfig.from_hf(mistral).architecture == "MistralForCausalLM"
+    mistral = LLAMA | {"architectures": ["MistralForCausalLM"]}
+    assert [layer.window for layer in read_hf_config(mistral | {"sliding_window": 128}).layers] == [None, None]
+    assert [layer.window for layer in read_hf_config(mistral | {"sliding_window": 127}).layers] == [127, 127]
 
 
 odd_values = st.sampled_from(
@@ -119,7 +123,7 @@ keys = st.sampled_from(
 @given(changes=st.dictionaries(keys, odd_values, max_size=3))
 def test_no_value_of_any_key_gets_past_unless_it_makes_sense(changes: dict[str, Any]) -> None:
     with contextlib.suppress(ModelLoadError):
-        config = ModelConfig.from_hf(LLAMA | changes)
+        config = read_hf_config(LLAMA | changes)
         assert config.head_dim % 2 == 0
         assert config.num_heads % config.num_kv_heads == 0
-        assert config.rope_theta > 0
+        assert config.ropes[0].theta > 0

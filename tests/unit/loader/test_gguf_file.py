@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from sagellm_engine.config import LinearScaling
 from sagellm_engine.loader import open_checkpoint
 from sagellm_engine.loader.gguf_dequantize import dequantize
 from sagellm_engine.loader.gguf_quantized import kept_quantized, read_quantized
@@ -125,7 +126,7 @@ def test_tied_embeddings_and_biases_are_seen_from_the_tensors(
             torch.nn.init.normal_(parameter)
     checkpoint = open_checkpoint(str(make_gguf(model)))
     config = checkpoint.config
-    assert (config.tie_word_embeddings, config.attention_bias, config.mlp_bias) == (True, True, True)
+    assert (config.tie_word_embeddings, config.qkv_bias, config.attention_out_bias, config.mlp_bias) == (True,) * 4
     found = dict(checkpoint.tensors())
     assert "lm_head.weight" not in found
     for name, tensor in found.items():
@@ -137,7 +138,7 @@ def test_config_tokenizer_and_chat_tokens_come_from_the_metadata(make_gguf: Make
     config = checkpoint.config
     assert checkpoint.name == "tiny"
     assert (config.num_layers, config.num_heads, config.num_kv_heads, config.head_dim) == (2, 4, 2, 16)
-    assert (config.vocab_size, config.rope_theta, config.max_position_embeddings) == (320, 10000.0, 128)
+    assert (config.vocab_size, config.ropes[0].theta, config.max_position_embeddings) == (320, 10000.0, 128)
     assert (checkpoint.bos_token, checkpoint.eos_token) == ("<|im_start|>", "<|endoftext|>")
     assert "im_start" in checkpoint.chat_template
     text = "<|im_start|>the cat sat,  then 😀<|im_end|>"
@@ -172,10 +173,7 @@ def test_rope_divisors_in_the_file_become_the_configs_scaling(make_gguf: Make) -
         content.tensors["rope_freqs.weight"] = np.ones(8, np.float32)
         content.metadata |= {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
 
-    assert open_checkpoint(str(make_gguf(change=change))).config.rope_scaling == {
-        "rope_type": "linear",
-        "factor": 4.0,
-    }
+    assert open_checkpoint(str(make_gguf(change=change))).config.ropes[0].scaling == LinearScaling(factor=4.0)
 
 
 def _metadata(**values: object) -> Change:
@@ -217,7 +215,7 @@ def _unknown_quantization(content: SimpleNamespace) -> None:
         (_mixture_of_architecture, "architecture 'mamba', which is not supported; supported are llama"),
         (_metadata(llama__block_count=None), "no metadata llama.block_count"),
         (_metadata(llama__block_count=3), "no tensor model.layers.2.* and 8 more"),
-        (_metadata(llama__expert_count=8), "mixture of experts"),
+        (_metadata(llama__expert_count=8), "no num_experts_per_tok"),
         (_metadata(llama__rope__dimension_count=8), "rotates 8 of 16"),
         (_metadata(split__count=2), "llama-gguf-split --merge"),
         (_without("token_embd.weight"), "no tensor token_embd.weight"),

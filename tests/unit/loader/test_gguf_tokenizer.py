@@ -17,8 +17,8 @@ def tokenizer_of(**metadata: object) -> Tokenizer:
 def byte_level(**changes: object) -> Tokenizer:
     """A vocabulary of single bytes, and merges that a wrong pre-tokenizer would let through."""
     alphabet = [chr(code) for code in range(33, 127)] + ["Ġ", "Ċ"]
-    tokens = [*alphabet, "ĠĠ", "12", "123", "1234", "Ġ1", "ab", "<|end|>", "<think>"]
-    merges = ["Ġ Ġ", "1 2", "12 3", "123 4", "Ġ 1", "a b"]
+    tokens = [*alphabet, "ĠĠ", "12", "123", "1234", "Ġ1", "ab", "aB", "<|end|>", "<think>"]
+    merges = ["Ġ Ġ", "1 2", "12 3", "123 4", "Ġ 1", "a b", "a B"]
     kinds = [NORMAL] * (len(tokens) - 2) + [CONTROL, USER_DEFINED]
     return tokenizer_of(
         **{"model": "gpt2", "tokens": tokens, "merges": merges, "token_type": kinds, "bos_token_id": 0} | changes
@@ -36,6 +36,19 @@ def byte_level(**changes: object) -> Tokenizer:
 )
 def test_numbers_and_spaces_are_cut_as_the_file_says(pre: str, words: list[str]) -> None:
     assert byte_level(pre=pre).encode("1234 1  1", add_special_tokens=False).tokens == words
+
+
+@pytest.mark.parametrize(
+    ("pre", "words"),
+    [
+        ("qwen2", ["aB", "'", "s", "1", "2", "3"]),
+        ("dbrx", ["aB", "'", "s", "123"]),
+        ("gpt-4o", ["a", "B", "'", "s", "123"]),
+        ("tekken", ["a", "B", "'", "s", "1", "2", "3"]),
+    ],
+)
+def test_words_in_mixed_case_are_cut_as_the_file_says(pre: str, words: list[str]) -> None:
+    assert byte_level(pre=pre).encode("aB's123", add_special_tokens=False).tokens == words
 
 
 def test_llama_3_begins_with_bos_unless_the_file_says_otherwise() -> None:

@@ -47,7 +47,7 @@ def test_the_alias_opens_as_a_chat_model(checkpoint: Checkpoint) -> None:
     assert "<|im_start|>assistant" in checkpoint.chat_template
     config = checkpoint.config
     assert (config.num_layers, config.num_heads, config.num_kv_heads, config.head_dim) == (30, 9, 3, 64)
-    assert (config.rope_theta, config.tie_word_embeddings) == (100000.0, True)
+    assert (config.ropes[0].theta, config.tie_word_embeddings) == (100000.0, True)
 
 
 @pytest.mark.parametrize("text", TEXTS)

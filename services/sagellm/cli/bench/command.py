@@ -32,9 +32,6 @@ VocabSize = Annotated[int, typer.Option(help="Random token ids are below this.")
 JsonFile = Annotated[str | None, typer.Option("--json", help="Write everything as JSON to a file; `-` is stdout.")]
 PngFile = Annotated[Path | None, typer.Option("--png", help="Write a picture.")]
 
-FILE_WIDTH = 130
-"""Columns of a table that goes to no terminal."""
-
 
 def bench() -> typer.Typer:
     """The benchmarks."""
@@ -76,7 +73,7 @@ def serve(
 
     async def run() -> "tuple[list[Target], list[Result]]":
         targets: list[Target] = [await find_server(name, where, model, timeout_s) for name, where in named]
-        return targets, await _measure(targets, plan)
+        return targets, await _measure("serve", targets, plan, json_file)
 
     targets, results = asyncio.run(run())
     _report("serve", targets, plan, results, json_file, png)
@@ -100,15 +97,29 @@ def engine(
     repeat: Repeat = 5,
     seed: Seed = 0,
     vocab_size: VocabSize = 32_000,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="transformers, vllm or llamacpp, measured in turn with the engine; with =PYTHON, in the "
+            "environment of that interpreter. May be repeated."
+        ),
+    ] = None,
     json_file: JsonFile = None,
     png: PngFile = None,
 ) -> None:
-    """Load the engine in this process: the same measures without services."""
+    """Load the engine in this process: the same measures without services.
+
+    Peers run the same prompts in processes of their own. vLLM and transformers get a GGUF model as a folder of
+    safetensors in bfloat16, or in --dtype; llama.cpp runs GGUF files only.
+    """
     import asyncio
+    import os
 
     from sagellm.cli.openmp import spin_briefly
     from sagellm.settings import Settings
 
+    # How our threads wait is no setting for a peer.
+    environment = dict(os.environ)
     spin_briefly()
     settings = Settings.load(
         model=model,
@@ -124,10 +135,17 @@ def engine(
     plan = _plan(concurrency, requests, input_tokens, output_tokens, dataset, repeat, seed, vocab_size)
 
     async def run() -> "tuple[list[Target], list[Result]]":
+        from .comparison import parse_peers, peer_targets
         from .engine_target import engine_target
 
-        async with engine_target(settings) as target:
-            return [target], await _measure([target], plan)
+        peers = parse_peers(compare or [])
+        # Peers first: an engine takes what memory is left.
+        async with (
+            peer_targets(peers, settings, plan, environment) as theirs,
+            engine_target(settings) as ours,
+        ):
+            targets: list[Target] = [ours, *theirs]
+            return targets, await _measure("engine", targets, plan, json_file)
 
     targets, results = asyncio.run(run())
     _report("engine", targets, plan, results, json_file, png)
@@ -165,13 +183,20 @@ def _plan(
     )
 
 
-async def _measure(targets: "list[Target]", plan: "Plan") -> "list[Result]":
+async def _measure(kind: str, targets: "list[Target]", plan: "Plan", json_file: str | None) -> "list[Result]":
     from rich.console import Console
 
     from .measure import measure
+    from .report import document, write_json
 
     console = Console(stderr=True, highlight=False)
-    return await measure(targets, plan, lambda text: console.print(text, style="dim", markup=False))
+
+    def keep(results: "list[Result]") -> None:
+        """A file holds what there is after each turn: a benchmark may be cut off."""
+        if json_file not in (None, "-"):
+            write_json(document(kind, targets, plan, results), json_file)
+
+    return await measure(targets, plan, lambda text: console.print(text, style="dim", markup=False), keep)
 
 
 def _report(
@@ -182,14 +207,9 @@ def _report(
     json_file: str | None,
     png: Path | None,
 ) -> None:
-    from rich.console import Console
+    from .report import document, show, table_console, write_json
 
-    from .report import document, show, write_json
-
-    console = Console(stderr=json_file == "-")
-    if not console.is_terminal:
-        console.width = FILE_WIDTH
-    show(results, console)
+    show(results, table_console(stderr=json_file == "-"))
     if json_file is not None:
         write_json(document(kind, targets, plan, results), json_file)
     if png is not None:

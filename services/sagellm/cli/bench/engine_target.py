@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from sagellm.settings import Settings
 from sagellm.worker.engines import make_engine
 from sagellm_engine import AsyncEngine, GenerateRequest, StepOutput, Tokenizer
-from sagellm_schemas import ChatMessage, SageError, SamplingParams, UnsupportedParameter
+from sagellm_schemas import SageError, SamplingParams
 
 from .load import Run
 from .prompts import Prompts
@@ -31,7 +31,7 @@ class EngineTarget:
     async def run(self, shape: Shape, prompts: Prompts) -> Run:
         """See `Target`."""
         sampling = SamplingParams(max_tokens=shape.output_tokens, temperature=0.0, ignore_eos=True)
-        queue = iter([self._prompt(prompts) for _ in range(shape.requests)])
+        queue = iter([prompts.encoded(self.tokenizer) for _ in range(shape.requests)])
         samples: list[Sample] = []
         started_s = time.perf_counter()
         async with asyncio.TaskGroup() as clients:
@@ -62,14 +62,6 @@ class EngineTarget:
                 samples.append(Sample(error=error.message))
             finally:
                 del self._watched[request.id]
-
-    def _prompt(self, prompts: Prompts) -> list[int]:
-        if not prompts.are_chats:
-            return prompts.token_ids()
-        if self.tokenizer is None:
-            raise UnsupportedParameter("this engine has no tokenizer; use --dataset random")
-        messages = [ChatMessage(role="user", content=prompts.question())]
-        return self.tokenizer.encode(self.tokenizer.render(messages), add_special_tokens=False)
 
 
 class _Watched:

@@ -34,10 +34,22 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     summaries: list[Summary]
     runs: list[Run]
 
+    def without_samples(self) -> "Result":
+        """The same without the samples, which are most of what a file would hold."""
+        return msgspec.structs.replace(self, runs=[])
 
-async def measure(targets: Sequence[Target], plan: Plan, say: Callable[[str], None]) -> list[Result]:
-    """Run the plan. Targets alternate, so that whatever else the machine does falls on all of them."""
-    results = []
+
+async def measure(
+    targets: Sequence[Target],
+    plan: Plan,
+    say: Callable[[str], None],
+    keep: Callable[[list[Result]], None] = lambda _: None,
+) -> list[Result]:
+    """Run the plan. Targets alternate, so that whatever else the machine does falls on all of them.
+
+    `keep` gets the results so far after each turn, for a benchmark that takes long enough to be cut off.
+    """
+    results: list[Result] = []
     for concurrency in plan.concurrency:
         requests = plan.requests or 2 * concurrency
         shape = Shape(requests=requests, concurrency=concurrency, output_tokens=plan.output_tokens)
@@ -50,7 +62,9 @@ async def measure(targets: Sequence[Target], plan: Plan, say: Callable[[str], No
                 run = await target.run(shape, _prompts(plan, seed=plan.seed + 1 + turn * 1000 + concurrency))
                 runs[target.label].append(run)
                 say(_progress(target.label, concurrency, turn + 1, plan.repeat, run))
-        results += [_result(target.label, concurrency, runs[target.label]) for target in targets]
+            so_far = [_result(target.label, concurrency, runs[target.label]) for target in targets]
+            keep([*results, *so_far])
+        results += so_far
     return results
 
 
@@ -71,7 +85,8 @@ def _rotated(targets: Sequence[Target], turn: int) -> list[Target]:
 
 def _result(label: str, concurrency: int, runs: list[Run]) -> Result:
     summaries = [summarize(run.samples, run.duration_s) for run in runs]
-    return Result(label=label, concurrency=concurrency, median=medians(summaries), summaries=summaries, runs=runs)
+    median = medians(summaries)
+    return Result(label=label, concurrency=concurrency, median=median, summaries=summaries, runs=list(runs))
 
 
 def _progress(label: str, concurrency: int, turn: int, turns: int, run: Run) -> str:

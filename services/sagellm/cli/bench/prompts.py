@@ -2,10 +2,14 @@
 
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from sagellm_schemas import InvalidRequest, SettingsError
+from sagellm_schemas import ChatMessage, InvalidRequest, SettingsError, UnsupportedParameter
+
+if TYPE_CHECKING:
+    from sagellm_engine import Tokenizer
 
 LOWEST_TOKEN_ID = 256
 """Below, many vocabularies keep their control tokens and bytes."""
@@ -49,6 +53,18 @@ class Prompts:
         """The next question of the file, in random order with repetition."""
         return self._random.choice(self._questions)
 
+    def encoded(self, tokenizer: "Tokenizer | None") -> list[int]:
+        """The next prompt for an engine that takes token ids: random ones, or a chat with the next question.
+
+        Raises:
+            UnsupportedParameter: it is a chat, and there is no tokenizer.
+        """
+        return _chat(self.question(), tokenizer) if self.are_chats else self.token_ids()
+
+    def longest(self, tokenizer: "Tokenizer") -> int:
+        """Tokens of the longest prompt there can be."""
+        return max((len(_chat(question, tokenizer)) for question in self._questions), default=self._input_tokens)
+
 
 class RequestWriter:
     """Bodies of streaming requests: greedy, of exactly `output_tokens`, with usage at the end."""
@@ -71,6 +87,14 @@ class RequestWriter:
             messages = [{"role": "user", "content": self._prompts.question()}]
             return msgspec.json.encode({**self._fields, "messages": messages})
         return msgspec.json.encode({**self._fields, "prompt": self._prompts.token_ids()})
+
+
+def _chat(question: str, tokenizer: "Tokenizer | None") -> list[int]:
+    if tokenizer is None:
+        raise UnsupportedParameter("this engine has no tokenizer; use --dataset random")
+    return tokenizer.encode(
+        tokenizer.render([ChatMessage(role="user", content=question)]), add_special_tokens=False
+    )
 
 
 def _read(path: Path) -> list[str]:

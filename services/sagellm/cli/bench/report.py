@@ -15,6 +15,9 @@ from .measure import Plan, Result
 from .summary import Percentiles
 from .targets import Target
 
+FILE_WIDTH = 130
+"""Columns of a table that goes to no terminal."""
+
 
 def ratios(results: Sequence[Result]) -> list[dict[str, object]]:
     """At each concurrency, the first target's medians divided by every other's."""
@@ -38,25 +41,28 @@ def ratios(results: Sequence[Result]) -> list[dict[str, object]]:
     return found
 
 
-def document(kind: str, targets: Sequence[Target], plan: Plan, results: Sequence[Result]) -> bytes:
-    """Everything, raw samples included, as JSON."""
-    whole = {
-        "kind": kind,
-        "environment": environment(),
+def document(kind: str, targets: Sequence[Target], plan: Plan, results: Sequence[Result]) -> dict[str, object]:
+    """Everything, raw samples included, for JSON."""
+    return {"kind": kind, "environment": environment(), **part(targets, plan, results)}
+
+
+def part(targets: Sequence[Target], plan: Plan, results: Sequence[Result]) -> dict[str, object]:
+    """One plan's outcome, for JSON."""
+    return {
         "plan": plan,
         "targets": [target.describe() for target in targets],
         "ratios": ratios(results),
         "results": results,
     }
-    return msgspec.json.format(msgspec.json.encode(whole), indent=1)
 
 
-def write_json(data: bytes, path: str) -> None:
+def write_json(content: dict[str, object], path: str) -> None:
     """Write to the file `path`, or to stdout for "-".
 
     Raises:
         SettingsError: the file cannot be written.
     """
+    data = msgspec.json.format(msgspec.json.encode(content), indent=1)
     if path == "-":
         sys.stdout.buffer.write(data + b"\n")
         return
@@ -64,6 +70,14 @@ def write_json(data: bytes, path: str) -> None:
         Path(path).write_bytes(data)
     except OSError as error:
         raise SettingsError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def table_console(*, stderr: bool = False) -> Console:
+    """Where `show` prints: wide enough, wherever it goes."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    return console
 
 
 def show(results: Sequence[Result], console: Console) -> None:

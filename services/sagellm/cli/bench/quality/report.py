@@ -1,6 +1,5 @@
 """The result as a table and as JSON."""
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -25,13 +24,14 @@ def show(results: list[Scored], comparison: Comparison | None, console: Console)
         )
 
 
-def document(results: list[Scored], comparison: Comparison | None, *, text: str, window_tokens: int) -> bytes:
-    """Everything but the losses of single tokens, as JSON."""
-    whole = {
+def document(
+    results: list[Scored], comparison: Comparison | None, *, text: str, window_tokens: int
+) -> dict[str, object]:
+    """Everything but the losses of single tokens, for JSON."""
+    return {
         "kind": "quality",
         "environment": environment(),
         "plan": {"text": text, "window_tokens": window_tokens, "tokens": len(results[0].score.losses)},
         "results": [{"model": r.model, "weights": r.weights, "perplexity": r.score.perplexity} for r in results],
         "comparison": comparison,
     }
-    return msgspec.json.format(msgspec.json.encode(whole), indent=1)
