@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from sagellm_engine.config import SUPPORTED_ARCHITECTURES, ModelConfig
+from sagellm_engine.config import ModelConfig, read_hf_config
 from sagellm_engine.execution.gpu import GpuExecutor, GpuPacker
 from sagellm_engine.loader.expected_tensors import expected_shapes
 from sagellm_engine.models import build
@@ -57,7 +57,7 @@ QWEN3_600M = _COMMON | {
 
 def random_executor(shape: dict[str, Any], *, num_seqs: int, num_tokens: int, longest: int) -> GpuExecutor:
     """An executor of a model of `shape`, for `num_seqs` sequences of up to `longest` tokens."""
-    config = _config(shape)
+    config = read_hf_config(shape)
     packer = GpuPacker(torch.bfloat16, torch.device("cuda"))
     weights = Weights(config, _random_tensors(config), packer)
     return GpuExecutor(
@@ -73,17 +73,11 @@ def random_executor(shape: dict[str, Any], *, num_seqs: int, num_tokens: int, lo
 
 def weight_bytes(shape: dict[str, Any]) -> int:
     """What a decode step of one sequence reads of the weights: the embeddings only if they are the head too."""
-    config = _config(shape)
+    config = read_hf_config(shape)
     shapes = expected_shapes(config)
     if not config.tie_word_embeddings:
         shapes = {name: size for name, size in shapes.items() if "embed_tokens" not in name}
     return sum(2 * torch.Size(size).numel() for size in shapes.values())
-
-
-def _config(shape: dict[str, Any]) -> ModelConfig:
-    """Of its own family, or of Llama's where that is not known: the products and the attention are the same."""
-    known = shape["architectures"][0] in SUPPORTED_ARCHITECTURES
-    return ModelConfig.from_hf(shape if known else shape | {"architectures": ["LlamaForCausalLM"]})
 
 
 def _random_tensors(config: ModelConfig) -> Iterator[tuple[str, torch.Tensor]]:
