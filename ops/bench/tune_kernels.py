@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 from gpu.timing import median_ms
 
-from sagellm_engine.kernels import launch_table, paged_decode, paged_prefill, quantized_matmul
+from sagellm_engine.kernels import grouped_matmul, launch_table, paged_decode, paged_prefill, quantized_matmul
+from sagellm_engine.kernels.grouped_matmul import ExpertOrder, ExpertWeights
 from sagellm_engine.kernels.launch_table import Config, launch_config, read_table
 from sagellm_engine.kernels.packed_weight import PackedWeight
 from sagellm_engine.kernels.paged_attention_reference import PagedCache
@@ -162,7 +163,35 @@ def matmul_tasks() -> Iterator[Task]:
             )
 
 
+def expert_tasks() -> Iterator[Task]:
+    """The products of Qwen3-30B-A3B's 128 experts, 8 a row, for decoding and for prompts."""
+    num_experts, top_k, inputs, outputs = 128, 8, 2048, 1536
+    dense = [torch.randn(outputs, inputs, dtype=torch.bfloat16, device="cuda") for _ in range(num_experts)]
+    weights = ExpertWeights(dense)
+    for rows in (32, 4096):
+        x = torch.randn(rows, inputs, dtype=torch.bfloat16, device="cuda")
+        chosen = torch.rand(rows, num_experts, device="cuda").topk(top_k).indices
+        order = ExpertOrder.of(chosen, num_experts)
+
+        def run(config: Config, x: torch.Tensor = x, order: ExpertOrder = order) -> object:
+            return grouped_matmul.grouped_matmul(x, weights, order, config=config)
+
+        yield Task(
+            "grouped_matmul",
+            grouped_matmul.shape_classes(rows * top_k, num_experts)[0],
+            run,
+            {
+                "BLOCK_M": (16, 32) if rows == 32 else (64, 128),
+                "BLOCK_N": (32, 64, 128, 256),
+                "BLOCK_K": (32, 64, 128),
+                "num_warps": (4, 8),
+                "num_stages": (3, 4, 5),
+            },
+        )
+
+
 TASKS: dict[str, Callable[[], Iterator[Task]]] = {
+    "grouped_matmul": expert_tasks,
     "paged_decode": decode_tasks,
     "paged_prefill": prefill_tasks,
     "quantized_matmul": matmul_tasks,
