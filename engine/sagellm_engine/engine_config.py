@@ -97,6 +97,10 @@ class EngineConfig:
                 raise SettingsError(
                     f"an adapter needs a name and a folder; got {name!r}={folder!r}", param="adapters"
                 )
+        if self.block_size > 16 and self.block_size % 16:
+            raise SettingsError(
+                f"block_size must be at most 16 or a multiple of it; got {self.block_size}", param="block_size"
+            )
         if self.max_batched_tokens < self.max_num_seqs:
             raise SettingsError(
                 f"max_batched_tokens ({self.max_batched_tokens}) must be at least max_num_seqs "
