@@ -1,10 +1,16 @@
 """What tests of every kind share."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from sagellm_engine.loader import pull
+
+if not torch.cuda.is_available():
+    # Triton reads it when it is first imported, by whichever test comes first: its kernels then run on the CPU.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

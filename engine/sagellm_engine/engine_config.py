@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from sagellm_schemas import SettingsError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-DEVICES = ("auto", "cpu")
+DEVICES = ("auto", "cpu", "cuda")
+KV_CACHE_DTYPES = ("auto", "fp8")
 SPECULATIONS = ("ngram", "draft")
 MOST_DRAFT_TOKENS = 64
 EXECUTORS = ("auto", "native", "torch")
@@ -20,7 +21,9 @@ class EngineConfig:
     `model` is a folder, a GGUF file, an alias or a Hugging Face id; `name` is what it is served as (default: the
     checkpoint's name). `dtype` is that of the weights; "auto" is the checkpoint's own. `quantization`, int8 or
     int4, rounds the weights of an unquantized model while they are loaded. `executor` computes: "native" are
-    compiled kernels for this CPU, "torch" PyTorch's operations, "auto" the first that can be had.
+    compiled kernels for this CPU, "torch" PyTorch's operations, "auto" the first that can be had. That is on a
+    CPU; `device` "cuda" is Triton's kernels on a GPU, and "auto" a GPU if there is one. `kv_cache_dtype` "fp8"
+    halves the KV cache of a GPU.
 
     The KV cache is `num_blocks` blocks of `block_size` tokens, or as many as fit `kv_cache_bytes`, or, with
     neither, a share of the memory that is free. `max_batched_tokens` is the budget of one step, prompt and decode
@@ -39,6 +42,7 @@ class EngineConfig:
     quantization: str | None = None
     device: str = "auto"
     executor: str = "auto"
+    kv_cache_dtype: str = "auto"
     block_size: int = 16
     num_blocks: int | None = None
     kv_cache_bytes: int | None = None
@@ -65,6 +69,7 @@ class EngineConfig:
             "dtype": DTYPES,
             "device": DEVICES,
             "executor": EXECUTORS,
+            "kv_cache_dtype": KV_CACHE_DTYPES,
             "quantization": (None, *QUANTIZATIONS),
         }
         for name, allowed in choices.items():

@@ -3,12 +3,15 @@
 import os
 from pathlib import Path
 
+import torch
+
 from sagellm_schemas import OutOfMemory, SettingsError
 
 from .engine_config import EngineConfig
 
 _AUTO_CAP_BYTES = 4 << 30
 _AUTO_SHARE = 0.5
+_GPU_WORK_BYTES = 2 << 30
 _AUTO_TOKENS_PER_SEQUENCE = 2048
 
 
@@ -21,6 +24,11 @@ def available_bytes(root: Path = Path("/")) -> int:
     except (OSError, ValueError):  # no cgroup v2, or "max"
         pass
     return max(0, min(limits))
+
+
+def free_gpu_bytes() -> int:
+    """Memory of the GPU that is free, less what the steps' intermediate results and CUDA graphs may take."""
+    return max(0, torch.cuda.mem_get_info()[0] - _GPU_WORK_BYTES)
 
 
 def check_weights(weight_bytes: int, free_bytes: int) -> None:

@@ -124,6 +124,7 @@ class Settings(BaseSettings):
         None, description="round the weights of an unquantized model to so many bits on load: int8 or int4"
     )
     device: str = Field("auto", description="auto, cpu or cuda")
+    kv_cache_dtype: Literal["auto", "fp8"] = Field("auto", description="fp8 halves the KV cache of a GPU")
     max_model_len: int | None = Field(None, ge=1, description="prompt and output tokens; default: the model's")
     max_num_seqs: int = Field(64, ge=1, description="requests that run at once in one worker")
     max_batched_tokens: int = Field(512, ge=16, description="tokens of one engine step")

@@ -19,6 +19,8 @@ from sagellm_engine.models.weights import Weights
 from sagellm_engine.weights import Weight
 from sagellm_schemas import OutOfMemory
 
+from .device import device_of
+from .drawing import DrawingExecutor
 from .executor import Executor
 from .native import KernelsUnavailableError, NativeExecutor, NativePacker, block_bytes, load_library
 from .torch_executor import TorchExecutor, TorchPacker
@@ -33,6 +35,8 @@ class Made:
     executor: Executor
     num_blocks: int
     max_model_len: int
+    drawing: DrawingExecutor | None = None
+    """The executor itself, if it can draw tokens too."""
 
 
 def make_executor(
@@ -48,12 +52,16 @@ def make_executor(
     many blocks.
 
     Raises:
-        SettingsError: a model that is quantized is to be quantized.
+        SettingsError: a model that is quantized is to be quantized, or there is no GPU to run it on.
         ModelLoadError: the weights cannot be read, or the model does something not known here.
         OutOfMemory: weights or KV cache do not fit.
         KernelsUnavailableError: compiled kernels are asked for and cannot be had.
     """
     try:
+        if device_of(config).type == "cuda":
+            from .gpu.make import make_gpu_executor  # here, because Triton is where a GPU is
+
+            return make_gpu_executor(config, checkpoint, dtype, _tensors(config, checkpoint, progress), draft)
         if config.executor != "torch":
             try:
                 return _native(config, checkpoint, dtype, progress, draft)

@@ -31,6 +31,7 @@ def engine_config(settings: Settings) -> EngineConfig:
         dtype=settings.dtype,
         quantization=settings.quantization,
         device=settings.device,
+        kv_cache_dtype=settings.kv_cache_dtype,
         kv_cache_bytes=settings.kv_cache_bytes,
         max_num_seqs=settings.max_num_seqs,
         max_batched_tokens=settings.max_batched_tokens,
