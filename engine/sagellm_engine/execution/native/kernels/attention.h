@@ -34,23 +34,31 @@ inline Vec table_fma(const uint8_t* table, uint32_t word, Vec sums) {
     return fma(load(reinterpret_cast<const float*>(table)), splat(number), sums);
 }
 
-// sums[l][16 v …] += over `steps` of tables[v] times lines[l], in registers.
+// Tables, and those that will be read next: memory is asked for them meanwhile. Neither, where `next` is null.
+struct Tables {
+    const uint8_t *now[TILE_GROUPS], *next[TILE_GROUPS];
+};
+
+// sums[l][16 v …] += over `steps` of table v times lines[l], in registers.
 template <int ELEMENT, int L, int V>
-inline void accumulate(const uint8_t* const* tables, size_t stride, const uint32_t* const* lines, int steps,
-                       float* const* sums) {
+inline void accumulate(const Tables& tables, size_t stride, const uint32_t* const* lines, int steps, float* const* sums) {
     Vec s[L][V];
     for (int l = 0; l < L; l++)
         for (int v = 0; v < V; v++) s[l][v] = load(sums[l] + v * LANES);
-    for (int step = 0; step < steps; step++)
+    const bool ahead = tables.next[0];
+    for (int step = 0; step < steps; step++) {
+        if (ahead)
+            for (int v = 0; v < V; v++) __builtin_prefetch(tables.next[v] + step * stride);
         for (int l = 0; l < L; l++)
-            for (int v = 0; v < V; v++) s[l][v] = table_fma<ELEMENT>(tables[v] + step * stride, lines[l][step], s[l][v]);
+            for (int v = 0; v < V; v++) s[l][v] = table_fma<ELEMENT>(tables.now[v] + step * stride, lines[l][step], s[l][v]);
+    }
     for (int l = 0; l < L; l++)
         for (int v = 0; v < V; v++) store(sums[l] + v * LANES, s[l][v]);
 }
 
 template <int ELEMENT, int V, int L = BLOCK_LINES>
-inline void accumulate_lines(int count, const uint8_t* const* tables, size_t stride, const uint32_t* const* lines,
-                             int steps, float* const* sums) {
+inline void accumulate_lines(int count, const Tables& tables, size_t stride, const uint32_t* const* lines, int steps,
+                             float* const* sums) {
     if constexpr (L > 1) {
         if (count < L) return accumulate_lines<ELEMENT, V, L - 1>(count, tables, stride, lines, steps, sums);
     }
@@ -58,8 +66,8 @@ inline void accumulate_lines(int count, const uint8_t* const* tables, size_t str
 }
 
 template <int ELEMENT>
-inline void accumulate(int count, int vectors, const uint8_t* const* tables, size_t stride,
-                       const uint32_t* const* lines, int steps, float* const* sums) {
+inline void accumulate(int count, int vectors, const Tables& tables, size_t stride, const uint32_t* const* lines, int steps,
+                       float* const* sums) {
     switch (vectors) {
         case 1: return accumulate_lines<ELEMENT, 1>(count, tables, stride, lines, steps, sums);
         case 2: return accumulate_lines<ELEMENT, 2>(count, tables, stride, lines, steps, sums);
@@ -73,8 +81,14 @@ struct Shape {
     float scale, softcap;                   // softcap 0: none
 };
 
+// The beginning of a sequence's keys and values at a KV head.
+struct Start {
+    const int32_t* blocks;
+    int head, tokens;
+};
+
 // Rows `first` … `last` - 1 of a span at KV head `head`: row i is at position `start` + i, its queries are at
-// queries + i · query_stride, and its result goes to out + i · out_stride.
+// queries + i · query_stride, and its result goes to out + i · out_stride. `next` is what this thread probably reads then.
 struct Lines {
     const int32_t* blocks;
     int head, start, first, last;
@@ -82,6 +96,7 @@ struct Lines {
     size_t query_stride;
     float* out;
     size_t out_stride;
+    Start next;
 };
 
 // One thread's memory for attention.
@@ -145,8 +160,20 @@ class Attention {
         }
         if (!used) return;
         const int groups = (used + tokens - 1) / tokens;
-        const uint8_t* tables[TILE_GROUPS];
-        for (int g = 0; g < groups; g++) tables[g] = cache.group(item.blocks, tile + g * tokens, 0, item.head);
+        Tables tables;
+        // What the first of the item's lines ask for is there for the others.
+        Start next = item.next;
+        int next_tile = 0;
+        if (tile + TILE_GROUPS * tokens < item.start + item.last)
+            next = {item.blocks, item.head, item.start + item.last}, next_tile = tile + TILE_GROUPS * tokens;
+        const auto ask = [&](int g, int part) -> const uint8_t* {
+            if (base) return nullptr;
+            return cache.group(next.blocks, std::min(next_tile + g * tokens, next.tokens - 1), part, next.head);
+        };
+        for (int g = 0; g < groups; g++) {
+            tables.now[g] = cache.group(item.blocks, tile + g * tokens, 0, item.head);
+            tables.next[g] = ask(g, 0);
+        }
         std::fill(scores_, scores_ + count * TILE, 0.0f);
         accumulate<ELEMENT>(count, groups, tables, GROUP_TOKENS * BYTES, lines, dim_ / PER_WORD, sums);
         for (int l = 0; l < count; l++) {
@@ -154,10 +181,13 @@ class Attention {
             lines[l] = weights_ + l * TILE;
         }
         for (int g = 0; g < groups; g++) {
-            const uint8_t* values = cache.group(item.blocks, tile + g * tokens, 1, item.head);
+            const uint8_t *values = cache.group(item.blocks, tile + g * tokens, 1, item.head), *next_values = ask(g, 1);
             for (int column = 0; column < dim_; column += 4 * LANES) {
                 const int vectors = std::min(4, (dim_ - column) / LANES);
-                for (int v = 0; v < vectors; v++) tables[v] = values + (column + v * LANES) * BYTES;
+                for (int v = 0; v < vectors; v++) {
+                    const size_t at = (column + v * LANES) * BYTES;
+                    tables.now[v] = values + at, tables.next[v] = next_values ? next_values + at : nullptr;
+                }
                 for (int l = 0; l < count; l++) sums[l] = outputs_.data() + size_t(base + l) * dim_ + column;
                 accumulate<ELEMENT>(count, vectors, tables, dim_ * BYTES, lines, (tokens + PER_WORD - 1) / PER_WORD, sums);
             }

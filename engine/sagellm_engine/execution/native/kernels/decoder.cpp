@@ -6,6 +6,7 @@ namespace sage {
 
 namespace {
 
+constexpr int MOST_PHASES = 16;  // of a layer
 constexpr int CHUNK_ROWS = 128;  // whose activations stay in a core's cache while weights stream past
 
 int num_panels(const Product& product, int width) {
@@ -195,13 +196,17 @@ Cache Decoder::cache_of(int index) const {
 
 void Decoder::forward(const Step& step) {
     reserve(step.num_rows);
+    pieces_.clear();
+    for (int i = step.num_spans; i--;)  // prompts come last, and their ends take longest: first
+        for (int row = (step.spans[i].num_tokens - 1) / rows_of_piece_ * rows_of_piece_; row >= 0; row -= rows_of_piece_)
+            pieces_.push_back({i, row});
     row_adapters_.clear();
     if (step.adapters) {
         row_adapters_.assign(step.adapters, step.adapters + step.num_rows);
         low_.resize(size_t(step.num_rows) * most_rank_), activated_.resize(size_t(step.num_rows) * padded(widest_mlp_));
     }
     for (auto& thread : threads_) thread->phase = 0;
-    team_.run([&](int id) { run(*threads_[id], step); }, size_t(model_.num_layers) * 12 + 8);
+    team_.run([&](int id) { run(*threads_[id], step); }, size_t(model_.num_layers) * MOST_PHASES + 8);
 }
 
 void Decoder::adapt(const Adapter* adapters, int most_rank) {
@@ -287,18 +292,19 @@ void Decoder::attend(Thread& thread, const Layer& layer, int index, const Step& 
                     });
     place(thread, layer, cache, step);
     if (index == model_.num_layers - 1 && !step.num_logits) return;
-    const int group = layer.heads / layer.kv_heads, most = std::max(1, MAX_LINES / group);
-    int pieces = 0;
-    for (int i = 0; i < step.num_spans; i++) pieces += (step.spans[i].num_tokens + most - 1) / most;
     const Shape shape{layer.heads, layer.kv_heads, layer.head_dim, layer.window, layer.scale, layer.softcap};
-    thread.each(pieces * layer.kv_heads, [&](int piece) {
-        int part = pieces - 1 - piece / layer.kv_heads;  // prompts come last and take longest: first
-        const Span* span = step.spans;
-        for (; part >= (span->num_tokens + most - 1) / most; span++) part -= (span->num_tokens + most - 1) / most;
+    const int count = int(pieces_.size()) * layer.kv_heads;
+    thread.each(count, [&](int index) {
+        const Piece& piece = pieces_[index / layer.kv_heads];
+        const Span& span = step.spans[piece.span];
+        const int next = std::min(index + team_.size, count - 1);
+        const Span& next_span = step.spans[pieces_[next / layer.kv_heads].span];
         thread.attention.attend(shape, cache,
-                                {step.blocks + span->first_block, piece % layer.kv_heads, span->start, part * most,
-                                 std::min(span->num_tokens, (part + 1) * most), &qkv_[size_t(span->row) * widest_qkv_],
-                                 size_t(widest_qkv_), &attended_[size_t(span->row) * widest_heads_], size_t(widest_heads_)});
+                                {step.blocks + span.first_block, index % layer.kv_heads, span.start, piece.first,
+                                 std::min(span.num_tokens, piece.first + rows_of_piece_), &qkv_[size_t(span.row) * widest_qkv_],
+                                 size_t(widest_qkv_), &attended_[size_t(span.row) * widest_heads_], size_t(widest_heads_),
+                                 {step.blocks + next_span.first_block, next % layer.kv_heads,
+                                  next_span.start + next_span.num_tokens}});
     });
 }
 

@@ -79,6 +79,8 @@ class Decoder {
 
     Cache cache_of(int layer) const;
 
+    struct Piece { int span, first; };  // rows `first` … of a span, as many as a piece of attention has
+
     const Model model_;
     Team& team_;
     const int hidden_;  // padded
@@ -86,6 +88,8 @@ class Decoder {
     std::vector<std::unique_ptr<Thread>> threads_;
     std::vector<float> x_, added_, qkv_, attended_, routed_, shares_, slots_;
     std::vector<uint8_t> inputs_, inner_;
+    std::vector<Piece> pieces_;
+    int rows_of_piece_ = 1;
     std::vector<int32_t> chosen_, expert_rows_, expert_starts_;
     const Adapter* adapters_ = nullptr;
     std::vector<int32_t> row_adapters_;   // empty where no row of the step has one
