@@ -39,40 +39,49 @@ struct Tables {
     const uint8_t *now[TILE_GROUPS], *next[TILE_GROUPS];
 };
 
-// sums[l][16 v …] += over `steps` of table v times lines[l], in registers.
+// How the numbers of tables and lines are walked through: `parts` times `steps`, where a line has `words` a part.
+struct Walk {
+    int parts, steps, words;
+    size_t stride;  // bytes from one step of a table to the next
+};
+
+// sums[l][16 v …] += over all steps of table v times lines[l], in registers; each part has tables of its own.
 template <int ELEMENT, int L, int V>
-inline void accumulate(const Tables& tables, size_t stride, const uint32_t* const* lines, int steps, float* const* sums) {
+inline void accumulate(const Tables* parts, Walk walk, const uint32_t* const* lines, float* const* sums) {
     Vec s[L][V];
     for (int l = 0; l < L; l++)
         for (int v = 0; v < V; v++) s[l][v] = load(sums[l] + v * LANES);
-    const bool ahead = tables.next[0];
-    for (int step = 0; step < steps; step++) {
-        if (ahead)
-            for (int v = 0; v < V; v++) __builtin_prefetch(tables.next[v] + step * stride);
-        for (int l = 0; l < L; l++)
-            for (int v = 0; v < V; v++) s[l][v] = table_fma<ELEMENT>(tables.now[v] + step * stride, lines[l][step], s[l][v]);
+    for (int part = 0, first = 0; part < walk.parts; part++, first += walk.words) {
+        const Tables& tables = parts[part];
+        const bool ahead = tables.next[0];
+        for (int step = 0; step < walk.steps; step++) {
+            const size_t at = step * walk.stride;
+            if (ahead)
+                for (int v = 0; v < V; v++) __builtin_prefetch(tables.next[v] + at);
+            for (int l = 0; l < L; l++)
+                for (int v = 0; v < V; v++) s[l][v] = table_fma<ELEMENT>(tables.now[v] + at, lines[l][first + step], s[l][v]);
+        }
     }
     for (int l = 0; l < L; l++)
         for (int v = 0; v < V; v++) store(sums[l] + v * LANES, s[l][v]);
 }
 
 template <int ELEMENT, int V, int L = BLOCK_LINES>
-inline void accumulate_lines(int count, const Tables& tables, size_t stride, const uint32_t* const* lines, int steps,
-                             float* const* sums) {
+inline void accumulate_lines(int count, const Tables* parts, Walk walk, const uint32_t* const* lines, float* const* sums) {
     if constexpr (L > 1) {
-        if (count < L) return accumulate_lines<ELEMENT, V, L - 1>(count, tables, stride, lines, steps, sums);
+        if (count < L) return accumulate_lines<ELEMENT, V, L - 1>(count, parts, walk, lines, sums);
     }
-    accumulate<ELEMENT, L, V>(tables, stride, lines, steps, sums);
+    accumulate<ELEMENT, L, V>(parts, walk, lines, sums);
 }
 
 template <int ELEMENT>
-inline void accumulate(int count, int vectors, const Tables& tables, size_t stride, const uint32_t* const* lines, int steps,
+inline void accumulate(int count, int vectors, const Tables* parts, Walk walk, const uint32_t* const* lines,
                        float* const* sums) {
     switch (vectors) {
-        case 1: return accumulate_lines<ELEMENT, 1>(count, tables, stride, lines, steps, sums);
-        case 2: return accumulate_lines<ELEMENT, 2>(count, tables, stride, lines, steps, sums);
-        case 3: return accumulate_lines<ELEMENT, 3>(count, tables, stride, lines, steps, sums);
-        default: return accumulate_lines<ELEMENT, 4>(count, tables, stride, lines, steps, sums);
+        case 1: return accumulate_lines<ELEMENT, 1>(count, parts, walk, lines, sums);
+        case 2: return accumulate_lines<ELEMENT, 2>(count, parts, walk, lines, sums);
+        case 3: return accumulate_lines<ELEMENT, 3>(count, parts, walk, lines, sums);
+        default: return accumulate_lines<ELEMENT, 4>(count, parts, walk, lines, sums);
     }
 }
 
@@ -160,7 +169,7 @@ class Attention {
         }
         if (!used) return;
         const int groups = (used + tokens - 1) / tokens;
-        Tables tables;
+        Tables tables[TILE_GROUPS];
         // What the first of the item's lines ask for is there for the others.
         Start next = item.next;
         int next_tile = 0;
@@ -171,27 +180,27 @@ class Attention {
             return cache.group(next.blocks, std::min(next_tile + g * tokens, next.tokens - 1), part, next.head);
         };
         for (int g = 0; g < groups; g++) {
-            tables.now[g] = cache.group(item.blocks, tile + g * tokens, 0, item.head);
-            tables.next[g] = ask(g, 0);
+            tables[0].now[g] = cache.group(item.blocks, tile + g * tokens, 0, item.head);
+            tables[0].next[g] = ask(g, 0);
         }
         std::fill(scores_, scores_ + count * TILE, 0.0f);
-        accumulate<ELEMENT>(count, groups, tables, GROUP_TOKENS * BYTES, lines, dim_ / PER_WORD, sums);
+        accumulate<ELEMENT>(count, groups, tables, {1, dim_ / PER_WORD, 0, GROUP_TOKENS * BYTES}, lines, sums);
         for (int l = 0; l < count; l++) {
             weigh<ELEMENT>(shape, base + l, l, from[l], to[l], groups, tokens);
             lines[l] = weights_ + l * TILE;
         }
-        for (int g = 0; g < groups; g++) {
-            const uint8_t *values = cache.group(item.blocks, tile + g * tokens, 1, item.head), *next_values = ask(g, 1);
-            for (int column = 0; column < dim_; column += 4 * LANES) {
-                const int vectors = std::min(4, (dim_ - column) / LANES);
+        const Walk walk{groups, (tokens + PER_WORD - 1) / PER_WORD, GROUP_TOKENS / PER_WORD, dim_ * BYTES};
+        for (int column = 0; column < dim_; column += 4 * LANES) {
+            const int vectors = std::min(4, (dim_ - column) / LANES);
+            for (int g = 0; g < groups; g++) {
+                const uint8_t *values = cache.group(item.blocks, tile + g * tokens, 1, item.head), *next_values = ask(g, 1);
                 for (int v = 0; v < vectors; v++) {
                     const size_t at = (column + v * LANES) * BYTES;
-                    tables.now[v] = values + at, tables.next[v] = next_values ? next_values + at : nullptr;
+                    tables[g].now[v] = values + at, tables[g].next[v] = next_values ? next_values + at : nullptr;
                 }
-                for (int l = 0; l < count; l++) sums[l] = outputs_.data() + size_t(base + l) * dim_ + column;
-                accumulate<ELEMENT>(count, vectors, tables, dim_ * BYTES, lines, (tokens + PER_WORD - 1) / PER_WORD, sums);
             }
-            for (int l = 0; l < count; l++) lines[l] += GROUP_TOKENS / PER_WORD;
+            for (int l = 0; l < count; l++) sums[l] = outputs_.data() + size_t(base + l) * dim_ + column;
+            accumulate<ELEMENT>(count, vectors, tables, walk, lines, sums);
         }
     }
 

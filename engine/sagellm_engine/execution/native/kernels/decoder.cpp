@@ -6,8 +6,9 @@ namespace sage {
 
 namespace {
 
+constexpr int MANY_ROWS = 96;
 constexpr int MOST_PHASES = 16;  // of a layer
-constexpr int CHUNK_ROWS = 128;  // whose activations stay in a core's cache while weights stream past
+constexpr int CHUNK_ROWS = 132;  // whose activations stay in a core's cache while weights stream past
 
 int num_panels(const Product& product, int width) {
     int count = 0;
@@ -31,14 +32,15 @@ void norm_head(float* x, const float* weight, float eps, int n) {
 }
 
 void put(float* to, const float* from, int n) {
-    if (n != 2 * LANES) return void(std::memcpy(to, from, 4 * size_t(n)));
-    store(to, load(from)), store(to + LANES, load(from + LANES));
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) store(to + i, load(from + i));
+    for (; i < n; i++) to[i] = from[i];
 }
 
 void add(float* to, const float* from, int n) {
-    if (n != 2 * LANES)
-        for (int i = 0; i < n; i++) to[i] += from[i];
-    else store(to, load(to) + load(from)), store(to + LANES, load(to + LANES) + load(from + LANES));
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) store(to + i, load(to + i) + load(from + i));
+    for (; i < n; i++) to[i] += from[i];
 }
 
 void rotate(float* x, const float* cos, const float* sin, int half) {
@@ -85,30 +87,34 @@ struct Decoder::Thread {
     // takes n outputs of row i from `first` on.
     template <class RowAt, class Take>
     void multiply(const Product& product, int num_rows, RowAt row_at, Take then) {
-        const int panels = num_panels(product, 2), chunks = (num_rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
+        // Wide panels are faster with many rows; narrow ones make more pieces, so that threads end together.
+        const int width = num_rows < MANY_ROWS ? 2 : 4, chunk = num_rows < MANY_ROWS ? CHUNK_ROWS : CHUNK_ROWS / 2;
+        const int panels = num_panels(product, width), chunks = (num_rows + chunk - 1) / chunk;
         each(panels * chunks, [&](int piece) {
             int panel = piece % panels;
             const Segment* segment = product.segments;
-            for (; panel >= (segment->tiles + 1) / 2; segment++) panel -= (segment->tiles + 1) / 2;
-            const int first = (piece / panels) * CHUNK_ROWS, last = std::min(num_rows, first + CHUNK_ROWS);
-            panel_of(product, *segment, panel, first, last, row_at, then);
+            for (int n; panel >= (n = (segment->tiles + width - 1) / width); segment++) panel -= n;
+            const int first = (piece / panels) * chunk, last = std::min(num_rows, first + chunk);
+            panel_of(product, *segment, panel, width, first, last, row_at, then);
         });
     }
 
     template <class RowAt, class Take>
-    void panel_of(const Product& product, const Segment& segment, int panel, int first, int last, RowAt row_at, Take then) {
+    void panel_of(const Product& product, const Segment& segment, int panel, int width, int first, int last, RowAt row_at,
+                  Take then) {
         const size_t bytes = tile_bytes(segment.kind, product.ins);
-        const int tile = panel * 2, count = std::min(2, segment.tiles - tile);
-        const Row weights[2] = {segment.data + tile * bytes, segment.data + (tile + count - 1) * bytes};
-        const float units[2] = {segment.unit, segment.unit};
+        const int tile = panel * width, count = std::min(width, segment.tiles - tile), at_once = rows_at_once(count);
+        Row weights[MAX_TILES];
+        for (int t = 0; t < count; t++) weights[t] = segment.data + (tile + t) * bytes;
+        const float units[MAX_TILES] = {segment.unit, segment.unit, segment.unit, segment.unit};
         const int out = segment.first_out + tile * LANES, n = std::min(count * LANES, segment.outs - tile * LANES);
-        const int passes = (last - first + MAX_ROWS - 1) / MAX_ROWS;
+        const int passes = (last - first + at_once - 1) / at_once;
         for (int pass = 0; pass < passes; pass++) {
             const int base = first + (last - first) * pass / passes, rows = first + (last - first) * (pass + 1) / passes - base;
             Row at[MAX_ROWS];
             for (int r = 0; r < rows; r++) at[r] = row_at(base + r);
             sage::multiply(count, rows, segment.kind, weights, units, at, padded(product.ins), panel_sums(),
-                           Ahead::of(pass, passes, bytes, 2 * bytes * team.size));
+                           Ahead::of(pass, passes, bytes, width * bytes * team.size));
             for (int r = 0; r < rows; r++) {
                 float* sums = panel_sums() + r * PANEL;
                 if (product.bias) add(sums, product.bias + out, n);
@@ -130,10 +136,10 @@ struct Decoder::Thread {
         for (int t = 0; t < count; t++)
             weights[t] = gate->data + (tile + t) * bytes, weights[count + t] = up->data + (tile + t) * up_bytes;
         const float units[4] = {gate->unit, gate->unit, up->unit, up->unit};
-        const int passes = (last - first + MAX_ROWS / 2 - 1) / (MAX_ROWS / 2);
+        const int passes = (last - first + rows_at_once(4) - 1) / rows_at_once(4);
         for (int pass = 0; pass < passes; pass++) {
             const int base = first + (last - first) * pass / passes, rows = first + (last - first) * (pass + 1) / passes - base;
-            Row at[MAX_ROWS / 2];
+            Row at[MAX_ROWS];
             for (int r = 0; r < rows; r++) at[r] = row_at(base + r);
             float* sums = panel_sums();
             const Ahead ahead = Ahead::of(pass, passes, bytes, 2 * bytes * team.size);
@@ -403,7 +409,7 @@ void Decoder::mix_experts(Thread& thread, const Layer& layer, int rows) {
     thread.each(down_panels * layer.num_experts, [&](int piece) {
         const int expert = piece / down_panels;
         const Product& product = layer.experts[2 * expert + 1];
-        thread.panel_of(product, product.segments[0], piece % down_panels, expert_starts_[expert], expert_starts_[expert + 1],
+        thread.panel_of(product, product.segments[0], piece % down_panels, 2, expert_starts_[expert], expert_starts_[expert + 1],
                         [&](int slot) { return &inner_[slot * inner_stride]; },
                         [&](int slot, int first, int n, const float* from) {
                             float* to = &slots_[size_t(expert_rows_[slot]) * hidden_ + first];

@@ -9,10 +9,13 @@
 namespace sage {
 
 constexpr int MAX_ROWS = 12;   // of one call
-constexpr int MAX_TILES = 4;   // of one call; 2 with more than 6 rows
+constexpr int MAX_TILES = 4;   // of one call
 constexpr int PANEL = LANES * MAX_TILES;
 
 using Row = const uint8_t*;
+
+// How many rows one call takes with so many tiles: the sums fill the registers.
+constexpr int rows_at_once(int num_tiles) { return num_tiles > 2 ? MAX_ROWS / 2 : MAX_ROWS; }
 
 // What memory to ask for meanwhile: from `offset` bytes after the weights on, `part` of what is read.
 //
@@ -217,7 +220,7 @@ inline void tiles(int kind, const Row* weights, const float* units, const Row* r
     }
 }
 
-template <int T, int R = (T > 2 ? MAX_ROWS / 2 : MAX_ROWS)>
+template <int T, int R = rows_at_once(T)>
 inline void some_tiles(int count, int kind, const Row* weights, const float* units, const Row* rows, int ins, float* out,
                        Ahead ahead) {
     if constexpr (R > 1) {
@@ -226,7 +229,7 @@ inline void some_tiles(int count, int kind, const Row* weights, const float* uni
     tiles<T, R>(kind, weights, units, rows, ins, out, ahead);
 }
 
-// out[r * PANEL + t * 16 + …] = rows[r] · weights[t]ᵀ, without bias, for T tiles and up to 12 (T = 4: 6) rows.
+// out[r * PANEL + t * 16 + …] = rows[r] · weights[t]ᵀ, without bias, for T tiles and up to rows_at_once(T) rows.
 //
 // `ins` is the padded number of inputs.
 inline void multiply(int num_tiles, int num_rows, int kind, const Row* weights, const float* units, const Row* rows,
@@ -234,6 +237,7 @@ inline void multiply(int num_tiles, int num_rows, int kind, const Row* weights, 
     switch (num_tiles) {
         case 1: return some_tiles<1>(num_rows, kind, weights, units, rows, ins, out, ahead);
         case 2: return some_tiles<2>(num_rows, kind, weights, units, rows, ins, out, ahead);
+        case 3: return some_tiles<3>(num_rows, kind, weights, units, rows, ins, out, ahead);
         default: return some_tiles<4>(num_rows, kind, weights, units, rows, ins, out, ahead);
     }
 }
