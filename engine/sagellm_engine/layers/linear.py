@@ -1,4 +1,4 @@
-"""Matrix products with constant weights, packed at load time for the CPU at hand.
+"""Matrix products with constant weights in PyTorch, packed at load time: for where no kernels can be compiled.
 
 float32 in, float32 out, whatever the weights are stored in. Weights of 16-bit models take half the memory traffic,
 which is what decoding is limited by:

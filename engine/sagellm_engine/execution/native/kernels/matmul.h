@@ -133,7 +133,12 @@ inline Sums dot(Sums sums, Fours w, int32_t x) {
     return {dot(sums.a, w.a, all), dot(sums.b, w.b, all)};
 }
 inline Sums plus(Sums a, Sums b) { return {_mm256_add_epi32(a.a, b.a), _mm256_add_epi32(a.b, b.b)}; }
-inline Vec floats(Sums sums) { return {_mm256_cvtepi32_ps(sums.a), _mm256_cvtepi32_ps(sums.b)}; }
+inline Vec floats(Sums sums) {  // also where Vec is AVX-512, which came before its integer products
+    int32_t x[LANES];
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(x), sums.a);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(x + 8), sums.b);
+    return from_ints(x);
+}
 
 #else
 
